@@ -1,0 +1,93 @@
+// Package web serves Parley's page: a chat that does the contract of the namespace "/" with a small client of
+// its own. Its files are part of the binary, need no build step, and ask no other host for anything.
+package web
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+)
+
+//go:embed static
+var static embed.FS
+
+// policy lets the page run its own script and style and talk to its own server, and nothing else. Text that
+// people write can't become script even by mistake: no sink takes a string (require-trusted-types-for).
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+
+// file is one part of the page, ready to serve.
+type file struct {
+	body []byte
+	mime string
+	etag string
+}
+
+// Handler returns the handler for the page at "/" and its parts beside it. It is safe for concurrent use.
+// Paths it does not know get 404, so it can stand behind every other handler.
+func Handler() http.Handler {
+	files := load()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY") // for browsers older than frame-ancestors
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+
+		f, ok := files[r.URL.Path]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			h.Set("Allow", "GET, HEAD")
+			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		h.Set("Content-Type", f.mime)
+		h.Set("ETag", f.etag)
+		h.Set("Cache-Control", "no-cache") // kept, but asked for again: the parts must fit each other after an update
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.body))
+	})
+}
+
+// load reads the embedded files by the path that each is served under.
+func load() map[string]file {
+	files := make(map[string]file)
+	err := fs.WalkDir(static, "static", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		body, err := static.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(body)
+		at := strings.TrimPrefix(name, "static")
+		if at == "/index.html" {
+			at = "/"
+		}
+		files[at] = file{body: body, mime: contentTypes[path.Ext(name)], etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
+		return nil
+	})
+	if err != nil {
+		panic("web: read the embedded page: " + err.Error()) // the binary holds the files: this can't happen
+	}
+	return files
+}
+
+// contentTypes are what the files are, by extension. The tables of the machine may differ, or be missing.
+var contentTypes = map[string]string{
+	".css":  "text/css; charset=utf-8",
+	".html": "text/html; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
+}
