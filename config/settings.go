@@ -4,8 +4,6 @@ import (
 	"math"
 	"strings"
 	"time"
-
-	"parley/auth"
 )
 
 // setting is one line of the table below, from which flags, help and README are made.
@@ -65,8 +63,8 @@ var settings = []setting{
 		help: "web pages that may connect besides the server's own (and, without JWT_*, those of this machine): origins like https://example.com, separated by commas; * for all",
 		set:  list(func(c *Config) *[]string { return &c.CORSOrigins })},
 	{env: "JWT_SECRET", secret: true,
-		help: "verify tokens signed with HS256 and this secret of 32 bytes or more; without it and JWT_JWKS_URL, anybody may use any name",
-		set:  secret(auth.MinSecret, func(c *Config) *string { return &c.JWTSecret })},
+		help: "verify tokens signed with HS256 and this secret, which should have 32 bytes or more; without it and JWT_JWKS_URL, anybody may use any name",
+		set:  secret(1, func(c *Config) *string { return &c.JWTSecret })},
 	{env: "JWT_JWKS_URL", secret: true,
 		help: "verify tokens signed with the keys published at this address (RSA, ECDSA, Ed25519); https except inside your own network",
 		set:  httpURL(func(c *Config) *string { return &c.JWTJWKSURL })},
