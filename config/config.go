@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"parley/auth"
+	"parley/shard"
 )
 
 // Config is every setting of one process, checked and complete. Help lists what each means.
@@ -145,7 +146,7 @@ func (c *Config) complete() error {
 		c.Host = ""
 	}
 	if c.Shards == 0 {
-		c.Shards = runtime.GOMAXPROCS(0)
+		c.Shards = min(runtime.GOMAXPROCS(0), shard.MaxShards)
 	}
 	if _, err := auth.NewOrigins(c.CORSOrigins, c.Open()); err != nil {
 		return fmt.Errorf("CORS_ORIGINS can't be used: %w", err)

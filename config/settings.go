@@ -4,6 +4,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"parley/shard"
 )
 
 // setting is one line of the table below, from which flags, help and README are made.
@@ -48,7 +50,7 @@ var settings = []setting{
 
 	{section: "Running on", env: "SHARDS", fallback: "0", shown: "one per core",
 		help: "worker goroutines that share the sockets out among them",
-		set:  whole(0, 1024, func(c *Config) *int { return &c.Shards })},
+		set:  whole(0, shard.MaxShards, func(c *Config) *int { return &c.Shards })},
 	{env: "STORE", fallback: StoreFile,
 		help: "where sessions and messages live: file keeps them in DATA_DIR, memory forgets them at exit",
 		set:  oneOf(func(c *Config) *string { return &c.Store }, StoreFile, StoreMemory)},
@@ -64,7 +66,7 @@ var settings = []setting{
 		set:  list(func(c *Config) *[]string { return &c.CORSOrigins })},
 	{env: "JWT_SECRET", secret: true,
 		help: "verify tokens signed with HS256 and this secret, which should have 32 bytes or more; without it and JWT_JWKS_URL, anybody may use any name",
-		set:  secret(1, func(c *Config) *string { return &c.JWTSecret })},
+		set:  secret(8, func(c *Config) *string { return &c.JWTSecret })},
 	{env: "JWT_JWKS_URL", secret: true,
 		help: "verify tokens signed with the keys published at this address (RSA, ECDSA, Ed25519); https except inside your own network",
 		set:  httpURL(func(c *Config) *string { return &c.JWTJWKSURL })},
