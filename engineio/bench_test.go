@@ -1,0 +1,84 @@
+package engineio_test
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/engineio"
+)
+
+// BenchmarkSend is what a shard does for each socket in a turn: some Enqueues and one Flush.
+func BenchmarkSend(b *testing.B) {
+	for _, n := range []int{1, 10, 100} {
+		for _, size := range []int{100, 1000} {
+			b.Run(fmt.Sprintf("messages=%d/bytes=%d", n, size), func(b *testing.B) {
+				f := start(b, engineio.Options{})
+				w := f.dial("EIO=4&transport=websocket")
+				sidOf(f.t, w.text())
+				p := f.peer()
+				_ = w.conn.SetDeadline(time.Time{})
+				go io.Copy(io.Discard, w.conn)
+				m := engineio.NewMessage([]byte(strings.Repeat("x", size)))
+				b.SetBytes(int64(n * m.Size()))
+				b.ReportAllocs()
+				for b.Loop() {
+					for range n {
+						p.Enqueue(m, 0)
+					}
+					p.Flush()
+					for engineio.Draining(p.Conn) { // the reader is slower than we are
+						runtime.Gosched()
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkIdle reports what a connection costs that does nothing: live heap, and stack, in bytes.
+func BenchmarkIdle(b *testing.B) {
+	for _, transport := range []string{engineio.WebSocket, engineio.Polling} {
+		b.Run(transport, func(b *testing.B) {
+			const conns = 1000
+			f := start(b, engineio.Options{})
+			open := func() {
+				if transport == engineio.Polling {
+					f.handshake()
+					return
+				}
+				w := f.dial("EIO=4&transport=websocket")
+				sidOf(f.t, w.text())
+				w.r, w.res = nil, nil // the client's side is not what is measured
+				f.peer()
+			}
+			open()
+			var before, after runtime.MemStats
+			for b.Loop() {
+				runtime.GC()
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				for range conns {
+					open()
+				}
+				runtime.GC()
+				runtime.GC()
+				runtime.ReadMemStats(&after)
+			}
+			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/conns, "heap-B/conn")
+			b.ReportMetric(float64(after.HeapObjects-before.HeapObjects)/conns, "objects/conn")
+			b.ReportMetric(float64(after.StackInuse-before.StackInuse)/conns, "stack-B/conn")
+		})
+	}
+}
+
+func BenchmarkNewMessage(b *testing.B) {
+	text := []byte(strings.Repeat("x", 100))
+	b.ReportAllocs()
+	for b.Loop() {
+		engineio.NewMessage(text)
+	}
+}
