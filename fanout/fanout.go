@@ -1,0 +1,38 @@
+// Package fanout carries events to all shards of all processes. A Fanout is what the socketio package emits
+// through; Local serves one process.
+package fanout
+
+import (
+	"context"
+	"encoding/json"
+
+	"parley/shard"
+)
+
+// Fanout delivers to every socket concerned, wherever it is connected. All methods are safe for concurrent
+// use. Delivery to the sockets of this process is in the order of one caller's calls; delivery beyond it is
+// at most once, which is why what must not be lost goes through Deliver.
+type Fanout interface {
+	// Emit gives an event to the sockets that its selector names.
+	Emit(ctx context.Context, e *shard.Envelope) error
+	// Deliver wakes the followers of a mailbox with an entry that is in the store already.
+	Deliver(ctx context.Context, m shard.Mail) error
+	// Join puts the selected sockets into rooms.
+	Join(ctx context.Context, sel shard.Selector, rooms []string) error
+	// Leave takes the selected sockets out of rooms.
+	Leave(ctx context.Context, sel shard.Selector, rooms []string) error
+	// Disconnect ends the selected sockets, and with closing their connections too.
+	Disconnect(ctx context.Context, sel shard.Selector, closing bool) error
+	// Fetch describes the selected sockets. With an error it returns those that it could reach.
+	Fetch(ctx context.Context, sel shard.Selector) ([]Socket, error)
+	// Close ends the fan-out's own work. The shards are stopped after it.
+	Close() error
+}
+
+// Socket describes a socket of any process (socketio.md section 10, fetchSockets).
+type Socket struct {
+	ID        string          `json:"id"`
+	Handshake json.RawMessage `json:"handshake"`
+	Rooms     []string        `json:"rooms"`
+	Data      json.RawMessage `json:"data"`
+}

@@ -1,0 +1,294 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"parley/engineio"
+	"parley/metrics"
+	"parley/registry"
+	"parley/store"
+)
+
+const (
+	// turnLimit bounds the commands of one turn, so that the first frame of a turn is not kept back by a
+	// flood behind it.
+	turnLimit = 1024
+	// restartPause is the wait before a shard that died starts again, doubled for each death that follows
+	// within restartCalm, up to restartPauseMax.
+	restartPause    = 10 * time.Millisecond
+	restartPauseMax = 5 * time.Second
+	restartCalm     = time.Minute
+)
+
+// Shard is one worker of a Pool. Its exported methods may be called from any goroutine but its own.
+type Shard struct {
+	pool  *Pool
+	index int
+	log   zerolog.Logger
+	inbox chan command
+	done  chan struct{} // closed when the shard has ended and runs nothing any more
+
+	// Owned by the shard's goroutine, made anew after a panic.
+	state
+	current command // the command that runs, so that a panic can fail it
+}
+
+// state is what a shard loses when it dies.
+type state struct {
+	registry  *registry.Registry
+	touched   []*registry.Socket // sockets with frames that this turn has not flushed yet
+	streams   map[store.Box]*stream
+	waiting   map[*stream]struct{}           // those that are to be read, which have a due time
+	followers map[*registry.Socket][]*stream // what each socket follows
+	logs      map[string]*replayLog          // by namespace
+	returning map[string]*recoverable        // by private id
+	expiry    time.Time                      // when to look for clients that did not return; zero if none is away
+	alarm     time.Time                      // when the next timed work is due; zero if none is
+}
+
+// command is something for a shard to do in its turn.
+type command interface{ run(*Shard) }
+
+// failer is a command that is told when the shard dies of it.
+type failer interface{ fail(error) }
+
+func newShard(p *Pool, index int, o Options) *Shard {
+	s := &Shard{
+		pool:  p,
+		index: index,
+		log:   o.Log.With().Int("shard", index).Logger(),
+		inbox: make(chan command, o.Inbox),
+		done:  make(chan struct{}),
+	}
+	s.reset()
+	return s
+}
+
+// Index returns the shard's place in its pool.
+func (s *Shard) Index() int { return s.index }
+
+func (s *Shard) reset() {
+	s.state = state{
+		registry:  registry.New(),
+		streams:   make(map[store.Box]*stream),
+		waiting:   make(map[*stream]struct{}),
+		followers: make(map[*registry.Socket][]*stream),
+		logs:      make(map[string]*replayLog),
+		returning: make(map[string]*recoverable),
+	}
+}
+
+// post puts c into the inbox. It waits while the inbox is full, within postTimeout and ctx.
+func (s *Shard) post(ctx context.Context, c command) error {
+	if s.pool.ctx.Err() != nil {
+		return ErrStopped
+	}
+	select {
+	case s.inbox <- c:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(postTimeout)
+	defer timer.Stop()
+	select {
+	case s.inbox <- c:
+		return nil
+	case <-s.pool.ctx.Done():
+		return ErrStopped
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for a shard's inbox: %w", ctx.Err())
+	case <-timer.C:
+		s.pool.metrics.Count(metrics.InboxRefused, "full")
+		return ErrBusy
+	}
+}
+
+// postSurely is post for what ends something that the shard holds: giving up would leak it, so a full inbox
+// is waited for as long as ctx and the pool last.
+func (s *Shard) postSurely(ctx context.Context, c command) error {
+	for {
+		if err := s.post(ctx, c); !errors.Is(err, ErrBusy) {
+			return err
+		}
+	}
+}
+
+// outcome is the part of a command whose sender waits for it. A shard sets it once, by run or by fail.
+type outcome struct{ reply chan error }
+
+func newOutcome() outcome { return outcome{make(chan error, 1)} }
+
+func (o outcome) fail(err error) { o.reply <- err }
+
+// wait returns the outcome of a command that s took. It always comes: a shard runs or fails every command,
+// unless the pool stops. No context ends this wait: a command may use memory of its sender, who must not go on
+// before it has run or never will.
+func (o outcome) wait(s *Shard) error {
+	select {
+	case err := <-o.reply:
+		return err
+	case <-s.done:
+	}
+	select {
+	case err := <-o.reply: // it ran last
+		return err
+	default:
+		return ErrStopped
+	}
+}
+
+// supervise runs the loop until the pool stops, and again after a panic.
+func (s *Shard) supervise() {
+	defer close(s.done)
+	pause := restartPause
+	for {
+		started := time.Now()
+		if s.loop() {
+			return
+		}
+		s.bury()
+		if time.Since(started) > restartCalm {
+			pause = restartPause
+		}
+		select {
+		case <-time.After(pause):
+		case <-s.pool.ctx.Done():
+			return
+		}
+		pause = min(2*pause, restartPauseMax)
+	}
+}
+
+// loop takes turns until the pool stops (true) or a command panics (false).
+func (s *Shard) loop() (stopped bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.pool.metrics.Count(metrics.ShardPanics, "turn")
+			s.log.Error().Str("panic", fmt.Sprint(v)).Bytes("stack", debug.Stack()).
+				Int("sockets", s.registry.Len()).
+				Msg("shard died: closing its connections, their clients reconnect; please report this fault")
+		}
+	}()
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	defer timer.Stop()
+	var armed time.Time
+	for {
+		if s.alarm != armed {
+			armed = s.alarm
+			timer.Stop()
+			if !armed.IsZero() {
+				timer.Reset(time.Until(armed))
+			}
+		}
+		select {
+		case c := <-s.inbox:
+			s.turn(c)
+		case <-timer.C:
+			armed = time.Time{}
+			s.ring()
+			s.flush()
+		case <-s.pool.ctx.Done():
+			return true
+		}
+	}
+}
+
+// turn runs first and what else waits, then flushes.
+func (s *Shard) turn(first command) {
+	s.run(first)
+	for range turnLimit {
+		select {
+		case c := <-s.inbox:
+			s.run(c)
+			continue
+		default:
+		}
+		break
+	}
+	s.flush()
+}
+
+func (s *Shard) run(c command) {
+	s.current = c
+	c.run(s)
+	s.current = nil
+}
+
+// offer queues m for one socket, and reports whether the socket's connection is open.
+func (s *Shard) offer(t *registry.Socket, m *engineio.Message, flags engineio.Flags) bool {
+	if t.Out == nil || !t.Out.Enqueue(m, flags) {
+		return false
+	}
+	if !t.Touched {
+		t.Touched = true
+		s.touched = append(s.touched, t)
+	}
+	return true
+}
+
+// flush writes the turn's frames, once for each touched socket.
+func (s *Shard) flush() {
+	for i, t := range s.touched {
+		t.Touched = false
+		s.touched[i] = nil
+		if t.Out != nil {
+			t.Out.Flush()
+		}
+	}
+	s.touched = s.touched[:0]
+}
+
+// wake sets the alarm to at, unless it rings sooner.
+func (s *Shard) wake(at time.Time) {
+	if s.alarm.IsZero() || at.Before(s.alarm) {
+		s.alarm = at
+	}
+}
+
+// ring does the timed work that is due and sets the alarm for the next.
+func (s *Shard) ring() {
+	now := time.Now()
+	s.alarm = time.Time{}
+	s.checkStreams(now)
+	s.checkReturning(now)
+}
+
+// bury fails the command that killed the shard and closes its connections. Restarting with empty maps alone
+// would leave sockets connected and deaf.
+func (s *Shard) bury() {
+	if f, ok := s.current.(failer); ok {
+		s.contain(func() { f.fail(ErrRestarted) })
+	}
+	s.current = nil
+	s.registry.Each(func(t *registry.Socket) {
+		acks := t.Acks
+		t.Acks = nil // the socket's end, which is still to come, must not lose them again
+		if t.Out != nil {
+			s.contain(func() { t.Out.Close(engineio.ForcedClose) })
+		}
+		for _, ack := range acks {
+			s.contain(ack.Lost)
+		}
+	})
+	s.pool.directory.forget(s.index)
+	s.reset()
+}
+
+// contain runs f, which may be what has panicked already, and keeps its panic from the rest of a burial.
+func (s *Shard) contain(f func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.pool.metrics.Count(metrics.ShardPanics, "burial")
+			s.log.Error().Str("panic", fmt.Sprint(v)).Bytes("stack", debug.Stack()).
+				Msg("closing a connection of a shard that died failed; please report this fault")
+		}
+	}()
+	f()
+}
