@@ -1,0 +1,117 @@
+package memory
+
+import (
+	"bytes"
+	"container/list"
+	"slices"
+	"time"
+
+	"parley/store"
+)
+
+// mailbox is guarded by its stripe's lock.
+type mailbox struct {
+	box     store.Box
+	epoch   uint64
+	touched time.Time     // when the newest entry was added
+	idle    *list.Element // its place in the stripe
+
+	first         uint64    // the number of messages[0]
+	messages      []message // without gaps; Data is shared between mailboxes and never changed
+	seqs          map[messageKey]uint64
+	conversations map[string]*conversation
+	newest        list.List // of *conversation, the one with the newest entry first
+}
+
+// message is an entry with what is needed to know it again.
+type message struct {
+	store.Entry
+	sender string
+}
+
+// messageKey tells messages apart.
+type messageKey struct{ sender, id string }
+
+func (m *message) key() messageKey { return messageKey{m.sender, m.ID} }
+
+// conversation is the part of a mailbox that belongs to one peer.
+type conversation struct {
+	peer  string
+	seqs  []uint64 // ascending, never empty
+	place *list.Element
+}
+
+func newMailbox(box store.Box, epoch uint64) *mailbox {
+	return &mailbox{
+		box: box, epoch: epoch, first: 1,
+		seqs:          map[messageKey]uint64{},
+		conversations: map[string]*conversation{},
+	}
+}
+
+// last returns the number of the newest entry.
+func (b *mailbox) last() uint64 { return b.first + uint64(len(b.messages)) - 1 }
+
+// entry returns the entry with that number, which must be there.
+func (b *mailbox) entry(seq uint64) *store.Entry { return &b.messages[seq-b.first].Entry }
+
+// append adds an entry and returns its number.
+func (b *mailbox) append(m message) uint64 {
+	m.Offset = store.Offset{Epoch: b.epoch, Seq: b.last() + 1}
+	b.messages = append(b.messages, m)
+	b.seqs[m.key()] = m.Seq
+	c := b.conversations[m.Peer]
+	if c == nil {
+		c = &conversation{peer: m.Peer}
+		c.place = b.newest.PushFront(c)
+		b.conversations[m.Peer] = c
+	} else {
+		b.newest.MoveToFront(c.place)
+	}
+	c.seqs = append(c.seqs, m.Seq)
+	return m.Seq
+}
+
+// trim removes the oldest entry, which must be there.
+func (b *mailbox) trim() {
+	m := &b.messages[0]
+	delete(b.seqs, m.key())
+	c := b.conversations[m.Peer]
+	if c.seqs = c.seqs[1:]; len(c.seqs) == 0 {
+		b.newest.Remove(c.place)
+		delete(b.conversations, m.Peer)
+	}
+	*m = message{} // the array behind the slice lives on for a while
+	b.messages = b.messages[1:]
+	b.first++
+}
+
+// page returns the newest entries of c below before, at most limit, in ascending order.
+func (b *mailbox) page(c *conversation, before uint64, limit int) []store.Entry {
+	end := len(c.seqs)
+	if before != 0 {
+		end, _ = slices.BinarySearch(c.seqs, before)
+	}
+	seqs := c.seqs[end-min(end, max(limit, 0)) : end]
+	entries := make([]store.Entry, 0, len(seqs))
+	for _, seq := range seqs {
+		entries = append(entries, copied(b.entry(seq)))
+	}
+	return entries
+}
+
+func (b *mailbox) overview(peers, perPeer int) store.Overview {
+	o := store.Overview{Tail: store.Offset{Epoch: b.epoch, Seq: b.last()}}
+	for place := b.newest.Front(); place != nil && len(o.Conversations) < peers; place = place.Next() {
+		c := place.Value.(*conversation)
+		o.Conversations = append(o.Conversations, store.Conversation{Peer: c.peer, Entries: b.page(c, 0, perPeer)})
+	}
+	return o
+}
+
+// copied returns the entry with data of its own.
+func copied(e *store.Entry) store.Entry {
+	c := *e
+	c.Data = bytes.Clone(e.Data)
+	return c
+}

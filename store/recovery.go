@@ -1,0 +1,31 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// Recovery is what a socket needs to be picked up again after its connection was lost: Socket.IO connection state
+// recovery.
+type Recovery struct {
+	PID          string // the private id that the client shows; a secret
+	SID          string
+	Namespace    string
+	User         string
+	Box          Box
+	Rooms        []string
+	Data         []byte // opaque to the store
+	Disconnected time.Time
+}
+
+// Recoveries hold sockets that may come back. They are changed in the order of the calls.
+type Recoveries interface {
+	// SaveRecovery keeps r for the time given, in place of an earlier one with the same PID. It does not wait until
+	// that is durable, only while too many others are waiting.
+	SaveRecovery(ctx context.Context, r Recovery, ttl time.Duration) error
+	// TakeRecovery returns and removes a recovery: of any number of calls with the same pid, one gets it and the
+	// others get [ErrNotFound].
+	TakeRecovery(ctx context.Context, pid string) (Recovery, error)
+	// DeleteRecovery removes a recovery if it is there.
+	DeleteRecovery(ctx context.Context, pid string) error
+}
