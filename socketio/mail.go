@@ -1,0 +1,180 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"parley/engineio"
+	"parley/metrics"
+	"parley/shard"
+	"parley/socketio/packet"
+	"parley/store"
+)
+
+// Mail makes the entries of mailboxes events of a namespace. They reach each socket that follows a box in the
+// order of their numbers, each once, with their offset as the event's last argument, from which a client
+// recovers even if this process dies.
+type Mail struct {
+	// App is the store.Box.App whose boxes the namespace's sockets follow. One namespace follows an App.
+	App string
+	// Store holds the mailboxes.
+	Store store.Mailboxes
+	// Event says what event an entry is to a client.
+	Event func(store.Entry) (event string, args []any, err error)
+}
+
+// UseMail sets the namespace's mail. A dynamic namespace can have none: an App belongs to one namespace.
+func (n *Namespace) UseMail(m Mail) {
+	if n.match != nil {
+		panic("socketio: a dynamic namespace can't have mail")
+	}
+	n.app.mail = &m
+	n.app.check()
+	n.server.pool.HandleMail(m.App, mailSource{n})
+}
+
+// mailSource lets shards read mail that they missed.
+type mailSource struct{ n *Namespace }
+
+func (src mailSource) Mail(ctx context.Context, box store.Box, after store.Offset, limit int) ([]shard.Mail, error) {
+	return src.n.mails(ctx, box, after, limit)
+}
+
+// mails reads and encodes the entries after an offset.
+func (n *Namespace) mails(ctx context.Context, box store.Box, after store.Offset, limit int) ([]shard.Mail, error) {
+	entries, err := n.app.mail.Store.After(ctx, box, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	mails := make([]shard.Mail, len(entries))
+	for i, e := range entries {
+		mails[i] = n.encodeMail(box, e, false)
+	}
+	return mails, nil
+}
+
+// encodeMail encodes an entry with its offset as the last argument. One that can't be an event must not keep
+// back those behind it: clients get an event without a name instead, which brings them its offset alone.
+func (n *Namespace) encodeMail(box store.Box, e store.Entry, fresh bool) shard.Mail {
+	var text []byte
+	var attachments [][]byte
+	event, args, err := n.mailEvent(e)
+	if err == nil {
+		text, attachments, err = n.encodeEvent(event, args)
+	}
+	switch {
+	case err != nil:
+		n.server.log.Error().Err(err).Str("ns", n.name).Str("app", box.App).Stringer("offset", e.Offset).
+			Msg("a mailbox entry can't be an event, its readers skip it")
+		text = packet.Append(nil, &packet.Packet{Type: packet.Event, Namespace: n.name})
+	case fresh:
+		n.sent(event, args)
+	}
+	return shard.Mail{
+		Box: box, Offset: e.Offset, Origin: e.Origin,
+		Message: engineio.NewMessage(packet.AppendArg(nil, text, e.Offset.String()), attachments...),
+	}
+}
+
+// mailEvent calls Mail.Event and contains its panic: it may run in a goroutine that serves all of a shard.
+func (n *Namespace) mailEvent(e store.Entry) (event string, args []any, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			n.server.metrics.Count(metrics.HandlerPanics, "mail")
+			err = fmt.Errorf("panic in Mail.Event: %v", v)
+		}
+	}()
+	return n.app.mail.Event(e)
+}
+
+// Deliver wakes the followers of box with an entry that was appended to it. Entries may be handed in in any
+// order and more than once.
+func (n *Namespace) Deliver(ctx context.Context, box store.Box, e store.Entry) error {
+	return n.server.fanout.Deliver(ctx, n.encodeMail(box, e, true))
+}
+
+// EmitAt emits an event that brings the client up to an offset: a snapshot, say, that contains all mail up to
+// there. Follow goes on from it.
+func (s *Socket) EmitAt(at store.Offset, event string, args ...any) error {
+	text, attachments, err := s.namespace.encodeEvent(event, args)
+	if err != nil {
+		return err
+	}
+	s.namespace.sent(event, args)
+	return s.send(&shard.Envelope{Text: packet.AppendArg(nil, text, at.String()), Attachments: attachments})
+}
+
+// ResumeAt returns the offset that a recovered socket has been brought up to: the place to Follow from.
+func (s *Socket) ResumeAt() store.Offset { return s.resumeAt }
+
+// Follow gives the socket every entry of box after the offset, those that exist and then those that come, but
+// not its own (those whose Origin is the socket's id). The box must be that of the socket's user. A socket
+// follows one box, once.
+func (s *Socket) Follow(ctx context.Context, box store.Box, after store.Offset) error {
+	if err := s.mayFollow(box, after); err != nil {
+		return fmt.Errorf("follow mailbox: %w", err)
+	}
+	if err := s.attach(ctx, box, after); err != nil {
+		s.mu.Lock()
+		s.following = false
+		s.mu.Unlock()
+		return fmt.Errorf("follow mailbox: %w", err)
+	}
+	if s.namespace.app.recovery == nil {
+		return nil
+	}
+	return s.record(true, time.Time{}, s.Rooms())
+}
+
+func (s *Socket) mayFollow(box store.Box, after store.Offset) error {
+	switch m := s.namespace.app.mail; {
+	case m == nil || m.App != box.App:
+		return fmt.Errorf("the namespace has no mail of %q", box.App)
+	case s.entry == nil:
+		return errors.New("the socket has not joined yet")
+	case s.entry.Key != box.User:
+		return errors.New("the box is not of the socket's user")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.following {
+		return errors.New("the socket follows one already")
+	}
+	s.following, s.box, s.start = true, box, after
+	return nil
+}
+
+// attach sends the socket what it is behind until its shard can take over.
+func (s *Socket) attach(ctx context.Context, box store.Box, after store.Offset) error {
+	for {
+		behind, err := s.shard.Follow(ctx, s.entry, box, after)
+		if err != nil || !behind {
+			return err
+		}
+		if after, err = s.catchUp(ctx, box, after); err != nil {
+			return err
+		}
+	}
+}
+
+// catchUp sends the socket a page of what it is behind.
+func (s *Socket) catchUp(ctx context.Context, box store.Box, after store.Offset) (store.Offset, error) {
+	mails, err := s.namespace.mails(ctx, box, after, replayPage)
+	if err != nil {
+		return after, err
+	}
+	if len(mails) == 0 {
+		return after, errors.New("its newest entries are not readable")
+	}
+	for _, m := range mails {
+		if m.Origin != s.id {
+			if err := s.shard.SendMessage(ctx, s.entry, m.Message); err != nil {
+				return after, err
+			}
+		}
+		after = m.Offset
+	}
+	return after, nil
+}

@@ -1,0 +1,165 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+
+	"parley/engineio"
+	"parley/socketio/packet"
+)
+
+// Reason says why a socket was disconnected, in the words of the Node server (socketio.md section 5).
+type Reason = engineio.Reason
+
+// Reasons that this layer adds to the engine's.
+const (
+	ReasonClientDisconnect Reason = "client namespace disconnect"
+	ReasonServerDisconnect Reason = "server namespace disconnect"
+)
+
+// Namespace is a part of the server with its own handlers, rooms and sockets. The functions that register
+// something are for start-up, before clients connect; all others are safe for concurrent use.
+type Namespace struct {
+	*Operator // emits to all sockets of the namespace
+
+	server *Server
+	name   string
+	app    *application
+
+	// Dynamic namespaces.
+
+	match  func(name string, auth json.RawMessage) bool // set on a parent
+	parent *Namespace                                   // set on a child
+	held   atomic.Int64                                 // sockets and connects under way
+}
+
+// application is what a developer registers. A dynamic namespace shares its parent's. It does not change
+// once clients connect.
+type application struct {
+	connect       []func(context.Context, *Socket) error
+	packets       []func(context.Context, *Event) error
+	connection    []func(context.Context, *Socket)
+	disconnecting []func(context.Context, *Socket, Reason)
+	disconnect    []func(context.Context, *Socket, Reason)
+	incoming      []func(context.Context, *Event)
+	outgoing      []func(event string, args []any)
+	events        map[string]func(context.Context, *Event) error
+	recovery      *Recovery
+	mail          *Mail
+
+	ackIDs atomic.Uint64 // the next acknowledgement id, shared by all sockets (socketio.md section 6)
+}
+
+func newNamespace(s *Server, name string, app *application) *Namespace {
+	n := &Namespace{server: s, name: name, app: app}
+	n.Operator = &Operator{namespace: n}
+	return n
+}
+
+func (n *Namespace) hold() { n.held.Add(1) }
+
+// Name returns the namespace's name, which begins with a slash.
+func (n *Namespace) Name() string { return n.name }
+
+// Use adds a connect middleware. They run in order, in the connection's goroutine, before the socket joins;
+// the first error refuses it with a CONNECT_ERROR.
+func (n *Namespace) Use(f func(context.Context, *Socket) error) {
+	n.app.connect = append(n.app.connect, f)
+}
+
+// UsePacket adds a middleware for incoming events. The first error drops the event; no acknowledgement is
+// sent (socketio.md section 6).
+func (n *Namespace) UsePacket(f func(context.Context, *Event) error) {
+	n.app.packets = append(n.app.packets, f)
+}
+
+// OnConnection adds a listener for sockets that have joined. The socket's events wait until it returns.
+func (n *Namespace) OnConnection(f func(context.Context, *Socket)) {
+	n.app.connection = append(n.app.connection, f)
+}
+
+// OnDisconnecting adds a listener for sockets that are about to leave, with their rooms still there.
+func (n *Namespace) OnDisconnecting(f func(context.Context, *Socket, Reason)) {
+	n.app.disconnecting = append(n.app.disconnecting, f)
+}
+
+// OnDisconnect adds a listener for sockets that have left. It runs once for each socket whose connection
+// listeners ran, after them.
+func (n *Namespace) OnDisconnect(f func(context.Context, *Socket, Reason)) {
+	n.app.disconnect = append(n.app.disconnect, f)
+}
+
+// OnAny adds a listener for every incoming event, before its handler.
+func (n *Namespace) OnAny(f func(context.Context, *Event)) {
+	n.app.incoming = append(n.app.incoming, f)
+}
+
+// OnAnyOutgoing adds a listener for every event that is emitted, broadcasts included, once for each emit. It
+// runs in the emitting goroutine.
+func (n *Namespace) OnAnyOutgoing(f func(event string, args []any)) {
+	n.app.outgoing = append(n.app.outgoing, f)
+}
+
+// encodeEvent returns the packet of an event and its attachments.
+func (n *Namespace) encodeEvent(event string, args []any) (text []byte, attachments [][]byte, err error) {
+	return n.encodeEmit(&packet.Packet{Type: packet.Event}, event, args)
+}
+
+// encodeAsk returns the packet of an event that is to be acknowledged, with an id that no other packet of the
+// namespace has.
+func (n *Namespace) encodeAsk(event string, args []any) (id uint64, text []byte, attachments [][]byte, err error) {
+	id = n.app.ackIDs.Add(1) - 1
+	text, attachments, err = n.encodeEmit(&packet.Packet{Type: packet.Event, ID: id, HasID: true}, event, args)
+	return id, text, attachments, err
+}
+
+func (n *Namespace) encodeEmit(p *packet.Packet, event string, args []any) ([]byte, [][]byte, error) {
+	if packet.Reserved(event) {
+		return nil, nil, fmt.Errorf("emit %q: %w", event, ErrReserved)
+	}
+	text, attachments, err := n.encode(p, append([]any{event}, args...))
+	if err != nil {
+		return nil, nil, fmt.Errorf("emit %q: %w", event, err)
+	}
+	return text, attachments, nil
+}
+
+// encode returns the text of an EVENT or ACK with those values, and its attachments.
+func (n *Namespace) encode(p *packet.Packet, values []any) ([]byte, [][]byte, error) {
+	data, attachments, err := packet.EncodeArgs(values...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if limit := n.server.options.MaxAttachments; len(attachments) > limit {
+		return nil, nil, fmt.Errorf("%d attachments: receivers take %d at most", len(attachments), limit)
+	}
+	p.Namespace, p.Data, p.Attachments = n.name, data, attachments
+	return packet.Append(make([]byte, 0, len(data)+len(n.name)+24), p), attachments, nil
+}
+
+// sent tells the outgoing listeners of an event that is about to be sent.
+func (n *Namespace) sent(event string, args []any) {
+	for _, f := range n.app.outgoing {
+		f(event, args)
+	}
+}
+
+// connectPacket is the answer to a CONNECT (socketio.md section 4).
+func (n *Namespace) connectPacket(sid, pid string) *engineio.Message {
+	data := `{"sid":` + strconv.Quote(sid)
+	if pid != "" {
+		data += `,"pid":` + strconv.Quote(pid)
+	}
+	return n.control(packet.Connect, []byte(data+"}"))
+}
+
+func (n *Namespace) control(t packet.Type, data []byte) *engineio.Message {
+	return controlPacket(n.name, t, data)
+}
+
+func controlPacket(namespace string, t packet.Type, data []byte) *engineio.Message {
+	return engineio.NewMessage(packet.Append(nil, &packet.Packet{Type: t, Namespace: namespace, Data: data}))
+}

@@ -1,0 +1,481 @@
+package socketio
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"parley/engineio"
+	"parley/metrics"
+	"parley/registry"
+	"parley/shard"
+	"parley/socketio/packet"
+	"parley/store"
+)
+
+// Recovery lets the clients of a namespace come back after a broken connection, with the id, rooms and data
+// that they had, and be given what they missed (socketio.md section 8). Without a mailbox (UseMail) events
+// are kept in memory, within this process.
+type Recovery struct {
+	// MaxDisconnection is how long a client may be away. Default 2 minutes.
+	MaxDisconnection time.Duration
+	// SkipMiddlewares lets a client that recovers pass the connect middleware. Otherwise the middleware runs,
+	// and must name the same user.
+	SkipMiddlewares bool
+	// Store keeps who may come back, where the namespace has a mailbox.
+	Store store.Recoveries
+	// KeepLive is how long a live socket's record is kept in Store in case this process dies. Default 24 h.
+	KeepLive time.Duration
+}
+
+// UseRecovery turns recovery on.
+func (n *Namespace) UseRecovery(r Recovery) {
+	if r.MaxDisconnection == 0 {
+		r.MaxDisconnection = 2 * time.Minute
+	}
+	if r.KeepLive == 0 {
+		r.KeepLive = 24 * time.Hour
+	}
+	n.app.recovery = &r
+	n.app.check()
+}
+
+// check refuses a recovery that has nowhere to keep its records.
+func (a *application) check() {
+	if a.mail != nil && a.recovery != nil && a.recovery.Store == nil {
+		panic("socketio: a namespace with mail needs Recovery.Store")
+	}
+}
+
+// replayPage is how many entries are read at once for a client that returns.
+const replayPage = 512
+
+// evictTimeout bounds the wait for a dropped connection's handlers, when its client is back before the server
+// noticed.
+const evictTimeout = 5 * time.Second
+
+// recoverableReasons are those of a connection that broke; a socket that was disconnected on purpose does not
+// come back.
+var recoverableReasons = []Reason{
+	engineio.TransportClose, engineio.TransportError, engineio.PingTimeout,
+	engineio.ForcedClose, engineio.ForcedServerClose, engineio.ServerShuttingDown,
+	engineio.SlowClient,
+}
+
+// offsetMode tells what becomes of an event's offset.
+func (n *Namespace) offsetMode(text []byte, flags engineio.Flags) shard.OffsetMode {
+	switch {
+	case n.app.recovery == nil:
+		return shard.NoOffset
+	case n.app.mail == nil && flags&engineio.Volatile == 0:
+		return shard.LogOffset
+	case packet.LastArgIsString(text):
+		return shard.CurrentOffset
+	}
+	return shard.NoOffset
+}
+
+// past is what is known of a client that says it was here before.
+type past struct {
+	pid, sid, user string
+	data           json.RawMessage
+	token          string // without a mailbox: the offset as the client gave it
+
+	// With a mailbox.
+
+	record store.Recovery // as it was taken
+	start  store.Offset   // where the socket began to follow
+	missed []*engineio.Message
+	offset store.Offset // of the last of them
+}
+
+// admit runs the middleware and registers the socket, as a recovered one if its client was here before. It
+// returns an error for a client that is refused.
+func (s *Socket) admit() error {
+	if s.namespace.app.recovery != nil {
+		if was := s.recollect(); was != nil {
+			recovered, err := s.comeBack(was)
+			if err != nil {
+				s.giveBack(was)
+			}
+			if recovered || err != nil {
+				return err
+			}
+		}
+	}
+	s.id = newID()
+	if err := s.runMiddleware(); err != nil {
+		return err
+	}
+	return s.register()
+}
+
+// comeBack makes s the socket that was here before, and sends what it missed. If that can't be, s is as it was,
+// to be admitted as a new one.
+func (s *Socket) comeBack(was *past) (recovered bool, err error) {
+	s.id, s.pid, s.recovered, s.resumeAt = was.sid, was.pid, true, was.offset
+	s.data, s.box, s.start = was.data, was.record.Box, was.start
+	outcome := "recovered"
+	if s.namespace.app.recovery.SkipMiddlewares {
+		s.user = was.user
+	} else if err := s.runMiddleware(); err != nil {
+		return false, err
+	}
+	if s.user != was.user {
+		outcome = "other user"
+		s.giveBack(was)
+	} else if recovered, err = s.resume(was); err != nil {
+		return false, err
+	} else if !recovered {
+		outcome = "overtaken"
+	}
+	s.client.server.metrics.Count(metrics.Recoveries, outcome)
+	if !recovered {
+		s.id, s.pid, s.user, s.recovered, s.resumeAt = "", "", "", false, store.Offset{}
+		s.data, s.box, s.start = nil, store.Box{}, store.Offset{}
+	}
+	return recovered, nil
+}
+
+// giveBack keeps a record that was taken for a recovery that did not come about through no fault of the
+// record: its client may try again.
+func (s *Socket) giveBack(was *past) {
+	if s.namespace.app.mail == nil {
+		return // it was not taken
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.client.ctx), recordTimeout)
+	defer cancel()
+	if err := s.namespace.app.recovery.save(ctx, was.record); err != nil {
+		s.log().Warn().Err(err).Msg("a recovery record could not be kept, its client will connect anew")
+	}
+}
+
+func (s *Socket) runMiddleware() error {
+	for _, f := range s.namespace.app.connect {
+		err := error(errPanicked)
+		s.contain("connection", "", func() { err = f(s.client.ctx, s) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle finds the socket its shard.
+func (s *Socket) settle() {
+	key := cmp.Or(s.user, s.id)
+	s.shard = s.client.server.pool.Owner(key)
+	s.entry = &registry.Socket{ID: s.id, Namespace: s.namespace.name, Key: key, Out: s.client.conn, App: s}
+}
+
+// register puts a new socket under its shard's care and sends the CONNECT packet.
+func (s *Socket) register() error {
+	n, ctx := s.namespace, s.client.server.ctx
+	s.settle()
+	if n.app.recovery != nil {
+		s.pid = newPID(s.shard.Index())
+	}
+	s.state.Store(connected)
+	err := s.shard.Register(ctx, s.entry, []string{s.id}, n.connectPacket(s.id, s.pid))
+	if err == nil && n.app.recovery != nil && n.app.mail == nil {
+		if err = s.shard.Expect(ctx, s.entry, s.pid); err != nil {
+			err = errors.Join(err, s.shard.Unregister(ctx, s.entry))
+		}
+	}
+	return s.registered(err)
+}
+
+// resume puts a recovered socket under its shard's care and sends what it missed, and then the CONNECT packet.
+func (s *Socket) resume(was *past) (ok bool, err error) {
+	n, ctx := s.namespace, s.client.server.ctx
+	s.settle()
+	hello := n.connectPacket(s.id, s.pid)
+	s.state.Store(connected)
+	if n.app.mail == nil {
+		ok, err = s.shard.Resume(ctx, s.entry, s.pid, was.token, hello)
+		if err == nil && !ok { // it expired, or another connection took it, since we looked
+			s.state.Store(connecting)
+			s.entry, s.shard = nil, nil
+			return false, nil
+		}
+		return ok, s.registered(err)
+	}
+	rooms := was.record.Rooms
+	if len(rooms) == 0 {
+		rooms = []string{s.id}
+	}
+	err = s.shard.Register(ctx, s.entry, rooms, append(was.missed, hello)...)
+	return err == nil, s.registered(err)
+}
+
+// registered closes the connection of a client whose shard did not take it. The client comes back by itself.
+func (s *Socket) registered(err error) error {
+	if err == nil {
+		return nil
+	}
+	s.state.Store(connecting)
+	s.client.conn.Close(engineio.ForcedClose)
+	return fmt.Errorf("register socket: %w", err)
+}
+
+// recollect finds out who the client was, if its CONNECT payload says that it was here and it can be taken
+// back. The record is used up.
+func (s *Socket) recollect() *past {
+	var claim struct{ PID, Offset any }
+	if json.Unmarshal(s.handshake.Auth, &claim) != nil {
+		return nil
+	}
+	pid, ok := claim.PID.(string)
+	if !ok {
+		return nil
+	}
+	// With a mailbox a client that was given no offset yet has missed everything since it followed the box.
+	offset, ok := claim.Offset.(string)
+	if !ok && (claim.Offset != nil || s.namespace.app.mail == nil) || ok && offset == "" {
+		s.client.server.metrics.Count(metrics.Recoveries, "no offset")
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(s.client.ctx, evictTimeout)
+	defer cancel()
+	recall := s.recallParked
+	if s.namespace.app.mail != nil {
+		recall = s.recallStored
+	}
+	was, err := recall(ctx, pid, offset)
+	if err != nil {
+		var why notRecovered
+		if !errors.As(err, &why) {
+			s.log().Warn().Err(err).Msg("recovery failed, the client connects anew")
+			why = "failed"
+		}
+		s.client.server.metrics.Count(metrics.Recoveries, string(why))
+		return nil
+	}
+	return was
+}
+
+// notRecovered is why a client that was here before is treated as a new one; it is a metric label.
+type notRecovered string
+
+func (r notRecovered) Error() string { return string(r) }
+
+const (
+	unknownPID    notRecovered = "unknown pid"
+	unknownOffset notRecovered = "unknown offset"
+	expired       notRecovered = "expired"
+	missedTooMuch notRecovered = "missed too much"
+)
+
+// recallParked is for namespaces without a mailbox.
+func (s *Socket) recallParked(ctx context.Context, pid, offset string) (*past, error) {
+	n := s.namespace
+	owner := n.server.pool.At(pidShard(pid))
+	if owner == nil {
+		return nil, unknownPID
+	}
+	found, ok, err := owner.Find(ctx, n.name, pid, offset)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, unknownPID
+	}
+	if found.Live != nil {
+		if err := evict(ctx, found.Live.(*Socket)); err != nil {
+			return nil, err
+		}
+		if found, ok, err = owner.Find(ctx, n.name, pid, offset); err != nil || !ok || found.Live != nil {
+			return nil, errors.Join(err, unknownPID)
+		}
+	}
+	if !found.Known {
+		return nil, unknownOffset
+	}
+	var kept keptData
+	if err := json.Unmarshal(found.Data, &kept); err != nil {
+		return nil, fmt.Errorf("read parked socket: %w", err)
+	}
+	return &past{pid: pid, sid: found.ID, user: kept.User, data: kept.Data, token: offset}, nil
+}
+
+// keptData is what is kept of a socket that may come back.
+type keptData struct {
+	User  string
+	Data  json.RawMessage
+	Start store.Offset // with a mailbox: where the socket began to follow it
+}
+
+// recallStored is for namespaces with a mailbox.
+func (s *Socket) recallStored(ctx context.Context, pid, offset string) (*past, error) {
+	n := s.namespace
+	r, err := n.app.recovery.Store.TakeRecovery(ctx, pid)
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrInvalid) || err == nil && r.Namespace != n.name {
+		return nil, unknownPID
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read recovery record: %w", err)
+	}
+	if !r.Disconnected.IsZero() && time.Since(r.Disconnected) > n.app.recovery.MaxDisconnection {
+		return nil, expired
+	}
+	owner := n.server.pool.Owner(cmp.Or(r.User, r.SID))
+	var live *Socket
+	err = owner.Query(ctx, func(v *shard.View) {
+		if t := v.Get(n.name, r.SID); t != nil {
+			live = t.App.(*Socket)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if live != nil {
+		if err := evict(ctx, live); err != nil {
+			return nil, err
+		}
+		// Its end has written the record once more.
+		if again, err := n.app.recovery.Store.TakeRecovery(ctx, pid); err == nil {
+			r = again
+		} else if errors.Is(err, store.ErrNotFound) {
+			return nil, unknownPID // it was disconnected on purpose meanwhile
+		} else {
+			return nil, fmt.Errorf("read recovery record: %w", err)
+		}
+	}
+	var kept keptData
+	if err := json.Unmarshal(r.Data, &kept); err != nil {
+		return nil, fmt.Errorf("read recovery record: %w", err)
+	}
+	was := &past{pid: pid, sid: r.SID, user: r.User, data: kept.Data, record: r, start: kept.Start, offset: kept.Start}
+	if offset != "" {
+		if was.offset, err = store.ParseOffset(offset); err != nil {
+			return nil, unknownOffset
+		}
+	}
+	size := 0
+	for {
+		mails, err := n.mails(ctx, r.Box, was.offset, replayPage)
+		if errors.Is(err, store.ErrUnknownOffset) {
+			return nil, unknownOffset
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read missed mail: %w", err)
+		}
+		for _, m := range mails {
+			was.offset = m.Offset
+			if m.Origin != was.sid {
+				was.missed = append(was.missed, m.Message)
+				size += m.Message.Size()
+			}
+		}
+		// What it missed is sent at once, so it has to fit the outbound queue with room to spare. With more to
+		// catch up on the client connects anew, and the application shows it its history.
+		if o := n.server.options.Engine; len(was.missed) > o.OutboundMessages/2 || size > o.OutboundBytes/2 {
+			return nil, missedTooMuch
+		}
+		if len(mails) < replayPage {
+			return was, nil
+		}
+	}
+}
+
+// evict ends the connection of a socket whose client is here again, and waits until its listeners are done.
+func evict(ctx context.Context, old *Socket) error {
+	old.client.conn.Close(engineio.TransportClose)
+	select {
+	case <-old.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the old connection to end: %w", ctx.Err())
+	}
+}
+
+// leave takes the socket out of its shard, and keeps what recovery needs.
+func (s *Socket) leave(reason Reason, last []*engineio.Message) error {
+	server := s.client.server
+	r := s.namespace.app.recovery
+	if r == nil {
+		return s.shard.Unregister(server.ctx, s.entry, last...)
+	}
+	comesBack := slices.Contains(recoverableReasons, reason)
+	if s.namespace.app.mail != nil {
+		err := s.record(comesBack, time.Now(), s.Rooms())
+		return errors.Join(err, s.shard.Unregister(server.ctx, s.entry, last...))
+	}
+	if !comesBack {
+		return errors.Join(s.shard.Forget(server.ctx, s.pid), s.shard.Unregister(server.ctx, s.entry, last...))
+	}
+	s.mu.Lock()
+	kept, err := json.Marshal(keptData{User: s.user, Data: s.data})
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("park socket: %w", err)
+	}
+	return s.shard.Park(server.ctx, s.entry, s.pid, kept, r.MaxDisconnection)
+}
+
+// recordTimeout bounds the write of a recovery record.
+const recordTimeout = 5 * time.Second
+
+// record writes or deletes the socket's recovery record. disconnected is zero for a live socket.
+func (s *Socket) record(comesBack bool, disconnected time.Time, rooms []string) error {
+	s.mu.Lock()
+	box := s.box
+	data, err := json.Marshal(keptData{User: s.user, Data: s.data, Start: s.start})
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("recovery record: %w", err)
+	}
+	if box == (store.Box{}) {
+		return nil // nothing was followed yet, so there is nothing to recover
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.client.ctx), recordTimeout)
+	defer cancel()
+	r := s.namespace.app.recovery
+	if !comesBack {
+		return r.Store.DeleteRecovery(ctx, s.pid)
+	}
+	return r.save(ctx, store.Recovery{
+		PID: s.pid, SID: s.id, Namespace: s.namespace.name, User: s.user, Box: box,
+		Rooms: rooms, Data: data, Disconnected: disconnected,
+	})
+}
+
+// save writes a record for as long as its client may come back.
+func (r *Recovery) save(ctx context.Context, record store.Recovery) error {
+	ttl := r.KeepLive
+	if !record.Disconnected.IsZero() {
+		ttl = r.MaxDisconnection
+	}
+	return r.Store.SaveRecovery(ctx, record, ttl)
+}
+
+// newID returns 20 URL-safe characters (engineio.md section 2).
+func newID() string {
+	var b [15]byte
+	rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// newPID returns a private id of 20 characters whose first two name the shard, so that it is found again.
+func newPID(shard int) string {
+	return fmt.Sprintf("%02x", shard) + newID()[:18]
+}
+
+// pidShard returns the index that newPID was given, or -1.
+func pidShard(pid string) int {
+	if len(pid) != 20 {
+		return -1
+	}
+	i, err := strconv.ParseUint(pid[:2], 16, 8)
+	if err != nil {
+		return -1
+	}
+	return int(i)
+}
