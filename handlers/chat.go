@@ -1,0 +1,390 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rs/zerolog"
+
+	"parley/auth"
+	"parley/socketio"
+	"parley/socketio/packet"
+	"parley/store"
+)
+
+// chatApp is the store.Box.App of chat's mailboxes.
+const chatApp = "chat"
+
+// Bounds of what a client may choose.
+const (
+	maxUsername = 256 // runes
+	maxID       = 128 // bytes of a message id
+)
+
+// ChatOptions configures NewChat.
+type ChatOptions struct {
+	Store        store.Store
+	Verifier     auth.Verifier // nil: open, any name may be used
+	RosterLimit  int           // users that a client is told of when it connects; default 1000
+	HistoryLimit int           // newest messages of each conversation in the roster; default 50
+	MaxMessage   int           // bytes of one message's content, as JSON; default 65536
+	SessionTTL   time.Duration // of the store; sessions of open sockets are kept from expiring; default 24 h
+	Recovery     time.Duration // how long a client may be away and recover; default 2 minutes
+	Log          zerolog.Logger
+}
+
+// Chat is private messaging: sessions, roster, presence, messages, history (contracts.md section A).
+type Chat struct {
+	options   ChatOptions
+	namespace *socketio.Namespace
+	store     store.Store
+	gate      *gate
+	log       zerolog.Logger
+	watchers  watchers
+	turns     [256]sync.Mutex // by user: presence changes and their announcements, in one order
+	seed      maphash.Seed
+	stop      chan struct{}
+	stopped   chan struct{}
+
+	mu     sync.Mutex
+	online map[string]string // session id by socket id, to keep them from expiring
+}
+
+// identity is what a socket carries as its data.
+type identity struct {
+	SessionID string `json:"sessionID"`
+	UserID    string `json:"userID"`
+	Username  string `json:"username"`
+	tokenData
+}
+
+// NewChat serves chat on n. Close ends it.
+func NewChat(n *socketio.Namespace, o ChatOptions) *Chat {
+	if o.RosterLimit == 0 {
+		o.RosterLimit = 1000
+	}
+	if o.HistoryLimit == 0 {
+		o.HistoryLimit = 50
+	}
+	if o.MaxMessage == 0 {
+		o.MaxMessage = 64 << 10
+	}
+	if o.SessionTTL == 0 {
+		o.SessionTTL = store.DefaultSessionTTL
+	}
+	c := &Chat{
+		options: o, namespace: n, store: o.Store, gate: newGate(o.Verifier), log: o.Log,
+		seed: maphash.MakeSeed(), online: make(map[string]string),
+		stop: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	c.gate.guard(n)
+	n.Use(c.authenticate)
+	n.OnConnection(c.connected)
+	n.OnDisconnect(c.disconnected)
+	n.UseMail(socketio.Mail{App: chatApp, Store: o.Store, Event: messageEvent})
+	if o.Recovery >= 0 {
+		// authenticate looks at who returns, too: the private id alone must not outlive a token, nor a change of
+		// user in the client.
+		n.UseRecovery(socketio.Recovery{Store: o.Store, MaxDisconnection: o.Recovery})
+	}
+	socketio.OnAck(n, "private message", c.privateMessage)
+	socketio.OnAck(n, "history", c.history)
+	socketio.OnAck(n, "users:page", c.usersPage)
+	socketio.OnAck(n, "users:search", c.usersSearch)
+	go c.keepSessions()
+	return c
+}
+
+// Close ends the chat's own work. Its namespace must have no sockets any more.
+func (c *Chat) Close() {
+	close(c.stop)
+	<-c.stopped
+}
+
+func box(user string) store.Box { return store.Box{App: chatApp, User: user} }
+
+// authenticate decides who a socket is (contracts.md A2). A token decides alone. Without one it is a session
+// that the client kept, or else what a client that recovers was, unless it says otherwise, or else the name that
+// it gives.
+func (c *Chat) authenticate(ctx context.Context, s *socketio.Socket) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var claim struct{ SessionID, Username any }
+	if err := json.Unmarshal(s.Handshake().Auth, &claim); err != nil {
+		return errInvalidUsername
+	}
+	sessionID, username := firstText(claim.SessionID), firstText(claim.Username)
+	var before identity
+	if s.Recovered() {
+		if err := s.Data(&before); err != nil {
+			return err
+		}
+	}
+	kept, err := c.session(ctx, sessionID)
+	if err != nil {
+		return err
+	}
+	who := identity{SessionID: randomID(8), UserID: randomID(8), Username: username}
+	switch {
+	case !c.gate.open():
+		id, err := c.gate.verify(ctx, s)
+		if err != nil {
+			return unauthorized(err)
+		}
+		who.UserID, who.Username, who.Expires = id.User, id.Name, id.Expires.UnixMilli()
+		switch id.User {
+		case kept.UserID:
+			who.SessionID = kept.ID
+		case before.UserID:
+			who.SessionID = before.SessionID
+		}
+	case kept.UserID != "":
+		who = identity{SessionID: kept.ID, UserID: kept.UserID, Username: kept.Username}
+	case before.UserID != "" && (sessionID == "" || sessionID == before.SessionID) &&
+		(username == "" || username == before.Username):
+		who = before
+	case username == "" || utf8.RuneCountInString(username) > maxUsername:
+		return errInvalidUsername
+	}
+	s.SetUser(who.UserID)
+	return s.SetData(who)
+}
+
+var errInvalidUsername = &socketio.Error{Code: codeUnauthorized, Message: "invalid username"}
+
+// session returns the session that a client claims, or none.
+func (c *Chat) session(ctx context.Context, id string) (store.Session, error) {
+	if id == "" {
+		return store.Session{}, nil
+	}
+	kept, err := c.store.Session(ctx, id)
+	switch {
+	case err == nil:
+		return kept, nil
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrInvalid):
+		return store.Session{}, nil
+	}
+	return store.Session{}, fmt.Errorf("read session: %w", err)
+}
+
+// connected welcomes a socket (contracts.md A3).
+func (c *Chat) connected(ctx context.Context, s *socketio.Socket) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if err := c.welcome(ctx, s); err != nil && s.Connected() {
+		// Half a welcome would leave a client deaf. It comes back by itself.
+		c.log.Error().Err(err).Str("sid", s.ID()).Str("uid", s.User()).Msg("welcoming a socket failed, its client reconnects")
+		s.Reconnect()
+	}
+}
+
+func (c *Chat) welcome(ctx context.Context, s *socketio.Socket) error {
+	var who identity
+	if err := s.Data(&who); err != nil {
+		return err
+	}
+	// The session is durable before the client is told of it.
+	err := c.store.SaveSession(ctx, store.Session{ID: who.SessionID, UserID: who.UserID, Username: who.Username})
+	if err != nil {
+		return fmt.Errorf("save session: %w", err)
+	}
+	c.mu.Lock()
+	c.online[s.ID()] = who.SessionID
+	c.mu.Unlock()
+	err = s.Emit("session", struct {
+		SessionID string `json:"sessionID"`
+		UserID    string `json:"userID"`
+	}{who.SessionID, who.UserID})
+	if err != nil {
+		return err
+	}
+	if err := s.Join(who.UserID); err != nil {
+		return err
+	}
+	if err := c.arrive(ctx, s, who); err != nil {
+		return err
+	}
+	at, roster, err := c.sendRoster(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := s.Follow(ctx, box(who.UserID), at); err != nil {
+		return err
+	}
+	return c.settle(ctx, s, roster)
+}
+
+// arrive counts the socket, and tells the others if the user was offline before.
+func (c *Chat) arrive(ctx context.Context, s *socketio.Socket, who identity) error {
+	turn := c.turn(who.UserID)
+	turn.Lock()
+	defer turn.Unlock()
+	first, err := c.store.Connect(ctx, who.UserID, s.ID())
+	if err != nil {
+		return fmt.Errorf("count presence: %w", err)
+	}
+	if !first {
+		return nil
+	}
+	return c.announce(s, who.UserID, "user connected", rosterEntry{
+		UserID: who.UserID, Username: who.Username, Connected: true, Messages: []json.RawMessage{},
+	})
+}
+
+// disconnected counts the socket out, and tells the others if it was the user's last (contracts.md A5).
+func (c *Chat) disconnected(ctx context.Context, s *socketio.Socket, _ socketio.Reason) {
+	c.mu.Lock()
+	session := c.online[s.ID()]
+	delete(c.online, s.ID())
+	c.mu.Unlock()
+	c.watchers.close(s.ID())
+	turn := c.turn(s.User())
+	turn.Lock()
+	defer turn.Unlock()
+	ctx, cancel := bounded(ctx) // not before it is our turn: a socket that is not counted out is a ghost
+	defer cancel()
+	last, err := c.store.Disconnect(ctx, s.User(), s.ID())
+	if err == nil && last {
+		err = c.announce(s, s.User(), "user disconnected", s.User())
+	}
+	if session != "" {
+		err = errors.Join(err, c.store.TouchSession(ctx, session))
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		c.log.Error().Err(err).Str("uid", s.User()).Msg("a socket left, but its presence may be wrong until its user returns")
+	}
+}
+
+// turn returns the lock under which a user's presence changes and is announced. Holding it over a store call
+// keeps announcements in the order of the changes; it makes only that user wait.
+func (c *Chat) turn(user string) *sync.Mutex {
+	return &c.turns[maphash.String(c.seed, user)%uint64(len(c.turns))]
+}
+
+// keepSessions touches the sessions of open sockets, so that a long connection's session does not expire
+// under it. It ends with Close.
+func (c *Chat) keepSessions() {
+	defer close(c.stopped)
+	ticker := time.NewTicker(c.options.SessionTTL / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.stop:
+			return
+		case <-ticker.C:
+		}
+		for _, id := range c.onlineSessions() {
+			ctx, cancel := bounded(context.Background())
+			err := c.store.TouchSession(ctx, id)
+			cancel()
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				c.log.Warn().Err(err).Msg("keeping sessions alive failed, trying again later")
+				break
+			}
+		}
+	}
+}
+
+func (c *Chat) onlineSessions() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ids := make([]string, 0, len(c.online))
+	for _, id := range c.online {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// messageRequest is the argument of a private message.
+type messageRequest struct {
+	Content packet.Raw `json:"content"`
+	To      string     `json:"to"`
+	ID      string     `json:"id"` // chosen by the client, so that sending again to the same user is harmless; optional
+}
+
+// Validate implements socketio.Validator.
+func (r messageRequest) Validate() error {
+	switch {
+	case r.Content.JSON == nil:
+		return errors.New("content is missing")
+	case len(r.Content.Attachments) > 0:
+		return errors.New("content can't be binary")
+	case r.To == "":
+		return errors.New("to is missing: it names the user that the message is for")
+	case len(r.To) > store.MaxIDBytes:
+		return errors.New("to is too long")
+	case len(r.ID) > maxID:
+		return fmt.Errorf("id is longer than %d bytes", maxID)
+	}
+	return nil
+}
+
+// message is what is stored and delivered, in the contract's order (contracts.md A4).
+type message struct {
+	Content json.RawMessage `json:"content"`
+	From    string          `json:"from"`
+	To      string          `json:"to"`
+}
+
+// privateMessage stores a message in both users' mailboxes, and once it is durable wakes their devices and
+// acknowledges it.
+func (c *Chat) privateMessage(ctx context.Context, s *socketio.Socket, r messageRequest) (receipt, error) {
+	if len(r.Content.JSON) > c.options.MaxMessage {
+		return receipt{}, &socketio.Error{
+			Code: codeTooLarge, Message: fmt.Sprintf("content is larger than %d bytes", c.options.MaxMessage),
+		}
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	known, err := c.store.UsersByID(ctx, []string{r.To})
+	if err != nil {
+		return receipt{}, storeError(err)
+	}
+	if len(known) == 0 {
+		return receipt{}, &socketio.Error{Code: codeUnknownUser, Message: "there is no such user"}
+	}
+	var who identity
+	if err := s.Data(&who); err != nil {
+		return receipt{}, err
+	}
+	data, err := encodeJSON(message{r.Content.JSON, s.User(), r.To})
+	if err != nil {
+		return receipt{}, err
+	}
+	post := store.Post{
+		ID: r.ID, Origin: s.ID(), At: time.Now(), Data: data,
+		Sender: s.User() + "\x00" + r.To, // an id counts within one conversation
+		To:     []store.Delivery{{Box: box(r.To), Peer: s.User()}, {Box: box(s.User()), Peer: r.To}},
+	}
+	if post.ID == "" {
+		post.ID = randomID(10)
+	}
+	stored, err := c.store.Append(ctx, post)
+	if err != nil {
+		return receipt{}, storeError(err)
+	}
+	from := store.User{ID: who.UserID, Username: who.Username}
+	for i, other := range []store.User{from, known[0]} {
+		user := post.To[i].Box.User
+		if i > 0 && user == r.To {
+			break // a note to oneself is stored once
+		}
+		err := errors.Join(c.introduce(ctx, user, other), deliver(ctx, c.namespace, c.store, post, stored, i))
+		if err != nil {
+			// It is stored; the next entry, or the client's return, brings it.
+			c.log.Warn().Err(err).Str("uid", user).Msg("a stored message was not delivered at once")
+		}
+	}
+	return receipt{post.ID, stored.Offsets[1].Seq, stored.At.UnixMilli()}, nil
+}
+
+// messageEvent turns a mailbox entry into what a client gets.
+func messageEvent(e store.Entry) (string, []any, error) {
+	return "private message", []any{withNumber(e)}, nil
+}

@@ -1,0 +1,356 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"parley/socketio"
+	"parley/store"
+)
+
+// maxPage bounds what a client may ask for at once.
+const maxPage = 200
+
+// everybody is the room of the sockets whose roster has all users: they are told of all presence changes. The
+// space keeps it apart from the users' own rooms, whose names have none.
+const everybody = "all users"
+
+// pageBytes bounds the messages of one roster, and of one page of history: what is older is left to further
+// pages.
+const pageBytes = 1 << 20
+
+// rosterEntry is a user in the roster, in the contract's order (contracts.md A3).
+type rosterEntry struct {
+	UserID    string            `json:"userID"`
+	Username  string            `json:"username"`
+	Connected bool              `json:"connected"`
+	Messages  []json.RawMessage `json:"messages"`
+}
+
+// sendRoster sends the users and the newest messages of each conversation, as of one moment, and returns that
+// moment's place in the mailbox, and the roster. A recovered client is sent what it still misses first, so that it has
+// everything up to there.
+func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket) (store.Offset, []rosterEntry, error) {
+	seen, err := c.store.Overview(ctx, box(s.User()), c.options.RosterLimit, c.options.HistoryLimit)
+	if err != nil {
+		return store.Offset{}, nil, fmt.Errorf("read history: %w", err)
+	}
+	if s.Recovered() {
+		if err := c.sendMissed(ctx, s, seen.Tail); err != nil {
+			return store.Offset{}, nil, err
+		}
+	}
+	users, err := c.watch(ctx, s, seen.Conversations)
+	if err != nil {
+		return store.Offset{}, nil, err
+	}
+	messages := make(map[string][]json.RawMessage, len(seen.Conversations))
+	room := pageBytes
+	for i, conv := range seen.Conversations {
+		// What one conversation leaves of its share is the others'.
+		newest, size := numbered(conv.Entries, room/(len(seen.Conversations)-i))
+		messages[conv.Peer] = newest
+		room -= size
+	}
+	roster, err := c.describe(ctx, users, messages)
+	if err != nil {
+		return store.Offset{}, nil, err
+	}
+	return seen.Tail, roster, s.EmitAt(seen.Tail, "users", roster)
+}
+
+// settle tells a socket which of the users that it was just told of have come or gone meanwhile: it may have
+// been told that before the older state that was on its way. It ends when nothing has changed, or with ctx.
+// It changes roster.
+func (c *Chat) settle(ctx context.Context, s *socketio.Socket, roster []rosterEntry) error {
+	for len(roster) > 0 {
+		online, err := c.presence(ctx, len(roster), func(i int) string { return roster[i].UserID })
+		if err != nil {
+			return err
+		}
+		changed := roster[:0]
+		for i, entry := range roster {
+			if online[i] == entry.Connected {
+				continue
+			}
+			entry.Connected = online[i]
+			changed = append(changed, entry)
+			if err := tell(s.Emit, entry); err != nil {
+				return err
+			}
+		}
+		roster = changed
+	}
+	return nil
+}
+
+// tell emits the state of a user to clients that may not know them.
+func tell(emit func(event string, args ...any) error, entry rosterEntry) error {
+	if !entry.Connected {
+		return emit("user disconnected", entry.UserID)
+	}
+	entry.Messages = []json.RawMessage{}
+	return emit("user connected", entry)
+}
+
+// sendMissed sends a recovered client the messages between where its recovery ended and tail.
+func (c *Chat) sendMissed(ctx context.Context, s *socketio.Socket, tail store.Offset) error {
+	for at := s.ResumeAt(); at.Seq < tail.Seq || at.Epoch != tail.Epoch; {
+		entries, err := c.store.After(ctx, box(s.User()), at, maxPage)
+		if errors.Is(err, store.ErrUnknownOffset) || err == nil && len(entries) == 0 {
+			return nil // expired in this moment: the roster has what is left
+		}
+		if err != nil {
+			return fmt.Errorf("read missed messages: %w", err)
+		}
+		for _, e := range entries {
+			if at = e.Offset; at.Epoch == tail.Epoch && at.Seq > tail.Seq {
+				return nil
+			}
+			if e.Origin == s.ID() {
+				continue
+			}
+			event, args, err := messageEvent(e)
+			if err != nil {
+				return err
+			}
+			if err := s.EmitAt(at, event, args...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// watch chooses whom a socket is told of, and lets it hear of their presence from now on: everybody up to the
+// limit; past it the user, those they have talked with, and those seen last. Whoever comes after watch is
+// announced to it, so that between this and the roster nobody is lost.
+func (c *Chat) watch(ctx context.Context, s *socketio.Socket, convs []store.Conversation) ([]store.User, error) {
+	limit := c.options.RosterLimit
+	count, err := c.store.CountUsers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("count users: %w", err)
+	}
+	if count <= limit {
+		if err := s.Join(everybody); err != nil {
+			return nil, err
+		}
+	}
+	latest, err := c.store.Users(ctx, limit+1)
+	if err != nil {
+		return nil, fmt.Errorf("read users: %w", err)
+	}
+	if count <= limit && len(latest) <= limit {
+		return latest, nil
+	}
+	if err := s.Leave(everybody); err != nil { // which a recovered socket may be in, too
+		return nil, err
+	}
+	ids := make([]string, 0, len(convs)+1)
+	ids = append(ids, s.User())
+	for _, conv := range convs {
+		ids = append(ids, conv.Peer)
+	}
+	known, err := c.store.UsersByID(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read users: %w", err)
+	}
+	users := make([]store.User, 0, limit)
+	chosen := make(map[string]bool, limit)
+	for _, u := range slices.Concat(known, latest) {
+		if len(users) < limit && !chosen[u.ID] {
+			chosen[u.ID] = true
+			users = append(users, u)
+		}
+	}
+	c.watchers.open(s.ID(), s.User())
+	c.watchers.add(s.ID(), c.watchLimit(), users...)
+	return users, nil
+}
+
+// watchLimit bounds the users that one socket watches, those of further pages and searches included.
+func (c *Chat) watchLimit() int { return 2 * c.options.RosterLimit }
+
+// describe adds presence and messages to users.
+func (c *Chat) describe(ctx context.Context, users []store.User, messages map[string][]json.RawMessage) ([]rosterEntry, error) {
+	online, err := c.presence(ctx, len(users), func(i int) string { return users[i].ID })
+	if err != nil {
+		return nil, err
+	}
+	roster := make([]rosterEntry, len(users))
+	for i, u := range users {
+		roster[i] = rosterEntry{u.ID, u.Username, online[i], messages[u.ID]}
+		if roster[i].Messages == nil {
+			roster[i].Messages = []json.RawMessage{}
+		}
+	}
+	return roster, nil
+}
+
+// presence tells which of n users are connected.
+func (c *Chat) presence(ctx context.Context, n int, id func(i int) string) ([]bool, error) {
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = id(i)
+	}
+	online, err := c.store.Online(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read presence: %w", err)
+	}
+	return online, nil
+}
+
+// announce tells a change of a user's presence to the sockets that have the user in their roster, but not to
+// s itself.
+func (c *Chat) announce(s *socketio.Socket, user, event string, arg any) error {
+	err := s.To(everybody).Emit(event, arg)
+	if watching := c.watchers.of(user); len(watching) > 0 {
+		err = errors.Join(err, s.To(watching...).Emit(event, arg))
+	}
+	return err
+}
+
+// introduce tells the sockets of user which do not have other in their list of them: a client of the contract
+// drops the messages of users that it does not know. It is for past the roster limit, where not everybody is
+// in the list.
+func (c *Chat) introduce(ctx context.Context, user string, other store.User) error {
+	if len(c.watchers.missing(user, other.ID)) == 0 {
+		return nil
+	}
+	turn := c.turn(other.ID)
+	turn.Lock()
+	defer turn.Unlock()
+	sockets := c.watchers.missing(user, other.ID) // who was missing may have been told while we waited
+	if len(sockets) == 0 {
+		return nil
+	}
+	online, err := c.store.Online(ctx, []string{other.ID})
+	if err != nil {
+		return fmt.Errorf("read presence: %w", err)
+	}
+	emit := c.namespace.To(sockets...).Emit
+	// A client learns of a user only by their coming, even of one who is not there.
+	err = tell(emit, rosterEntry{UserID: other.ID, Username: other.Username, Connected: true})
+	if err == nil && !online[0] {
+		err = tell(emit, rosterEntry{UserID: other.ID})
+	}
+	for _, socket := range sockets {
+		c.watchers.add(socket, c.watchLimit(), other)
+	}
+	return err
+}
+
+// historyRequest asks for a page of a conversation: the limit newest messages with a number below before (0:
+// the newest of all).
+type historyRequest struct {
+	With   string `json:"with"`
+	Before uint64 `json:"before"`
+	Limit  int    `json:"limit"`
+}
+
+// Validate implements socketio.Validator.
+func (r historyRequest) Validate() error {
+	switch {
+	case r.With == "":
+		return errors.New("with is missing: it names the other user")
+	case len(r.With) > store.MaxIDBytes:
+		return errors.New("with is too long")
+	case r.Limit < 0 || r.Limit > maxPage:
+		return fmt.Errorf("limit is not between 1 and %d", maxPage)
+	}
+	return nil
+}
+
+// historyReply is a page, oldest message first. More tells that there are older ones.
+type historyReply struct {
+	Messages []json.RawMessage `json:"messages"`
+	More     bool              `json:"more"`
+}
+
+func (c *Chat) history(ctx context.Context, s *socketio.Socket, r historyRequest) (historyReply, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	limit := pageSize(r.Limit, c.options.HistoryLimit)
+	entries, err := c.store.Conversation(ctx, box(s.User()), r.With, r.Before, limit+1)
+	if err != nil {
+		return historyReply{}, storeError(err)
+	}
+	newest, _ := numbered(entries[max(0, len(entries)-limit):], pageBytes)
+	return historyReply{newest, len(newest) < len(entries)}, nil
+}
+
+// pageSize is the number of things to return for a limit that a client asked for, or did not.
+func pageSize(asked, otherwise int) int {
+	if asked == 0 {
+		asked = otherwise
+	}
+	return min(asked, maxPage)
+}
+
+// numbered returns entries as clients get them, ascending: the newest of them, as many as fit into room bytes,
+// and how many bytes they take.
+func numbered(entries []store.Entry, room int) (messages []json.RawMessage, size int) {
+	messages = make([]json.RawMessage, len(entries))
+	for i, e := range slices.Backward(entries) {
+		messages[i] = withNumber(e)
+		if size+len(messages[i]) > room {
+			return messages[i+1:], size
+		}
+		size += len(messages[i])
+	}
+	return messages, size
+}
+
+// pageRequest asks for users beyond the roster: the first page has no cursor.
+type pageRequest struct {
+	Cursor string `json:"cursor"`
+	Limit  int    `json:"limit"`
+}
+
+// searchRequest asks for users by the beginning of their name.
+type searchRequest struct {
+	Prefix string `json:"prefix"`
+	Limit  int    `json:"limit"`
+}
+
+// usersReply is a page of users, with presence and without messages. Next is empty on the last one.
+type usersReply struct {
+	Users []rosterEntry `json:"users"`
+	Next  string        `json:"next,omitempty"`
+}
+
+func (c *Chat) usersPage(ctx context.Context, s *socketio.Socket, r pageRequest) (usersReply, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	users, next, err := c.store.UserPage(ctx, r.Cursor, pageSize(max(r.Limit, 0), maxPage))
+	if err != nil {
+		return usersReply{}, storeError(err)
+	}
+	return c.reply(ctx, s, users, next)
+}
+
+func (c *Chat) usersSearch(ctx context.Context, s *socketio.Socket, r searchRequest) (usersReply, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if len(r.Prefix) > 4*maxUsername {
+		return usersReply{}, &socketio.Error{Code: socketio.CodeBadArgument, Message: "prefix is too long"}
+	}
+	users, err := c.store.SearchUsers(ctx, r.Prefix, pageSize(max(r.Limit, 0), maxPage))
+	if err != nil {
+		return usersReply{}, storeError(err)
+	}
+	return c.reply(ctx, s, users, "")
+}
+
+// reply describes users to a socket, which from now on hears of their presence.
+func (c *Chat) reply(ctx context.Context, s *socketio.Socket, users []store.User, next string) (usersReply, error) {
+	c.watchers.add(s.ID(), c.watchLimit(), users...)
+	described, err := c.describe(ctx, users, nil)
+	if err != nil {
+		return usersReply{}, storeError(err)
+	}
+	return usersReply{described, next}, nil
+}

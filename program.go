@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	stdlog "log"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"parley/auth"
+	"parley/config"
+	"parley/engineio"
+	"parley/handlers"
+	"parley/metrics"
+	"parley/socketio"
+	"parley/store"
+	"parley/store/file"
+	"parley/store/memory"
+	"parley/web"
+)
+
+// program is a running Parley.
+type program struct {
+	cfg      *config.Config
+	addr     net.Addr // where it listens
+	store    store.Store
+	sockets  *socketio.Server
+	chat     *handlers.Chat
+	http     *http.Server
+	draining atomic.Bool
+	failed   chan error         // gets why serving ended, unless stop ended it
+	stopKeys context.CancelFunc // ends the refreshing of JWT keys
+}
+
+// start wires the rooms together and serves. ctx bounds the start, not the running.
+func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *program, err error) {
+	p := &program{cfg: cfg, failed: make(chan error, 1)}
+	counters := metrics.New()
+
+	keys, stopKeys := context.WithCancel(context.WithoutCancel(ctx))
+	started := context.AfterFunc(ctx, stopKeys)
+	defer started()
+	p.stopKeys = stopKeys
+	defer func() {
+		if err != nil {
+			stopKeys()
+		}
+	}()
+	verifier, err := newVerifier(keys, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	origins, err := auth.NewOrigins(cfg.CORSOrigins, cfg.Open())
+	if err != nil {
+		return nil, fmt.Errorf("CORS_ORIGINS: %w", err)
+	}
+	if p.store, err = openStore(cfg, log); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.store.Close())
+		}
+	}()
+	p.sockets, err = socketio.NewServer(socketio.Options{
+		Engine:         engineOptions(cfg, origins),
+		Shards:         cfg.Shards,
+		ConnectTimeout: cfg.ConnectTimeout,
+		MaxAttachments: cfg.MaxAttachments,
+		MaxNamespaces:  cfg.MaxNamespaces,
+		MaxRooms:       cfg.MaxRooms,
+		MaxPendingAcks: cfg.MaxPendingAcks,
+		EventRate:      float64(cfg.RateLimit),
+		Log:            log,
+		Metrics:        counters,
+	})
+	if err != nil {
+		return nil, err
+	}
+	counters.Gauge("connections", "Open Engine.IO connections.", func() float64 { return float64(p.sockets.Len()) })
+	p.chat = handlers.NewChat(p.sockets.Of("/"), handlers.ChatOptions{
+		Store: p.store, Verifier: verifier, RosterLimit: cfg.RosterLimit, HistoryLimit: cfg.HistoryLimit,
+		SessionTTL: cfg.SessionTTL, Recovery: cfg.RecoveryTTL, Log: log,
+	})
+	handlers.NewNotify(p.sockets.Of("/socket"), handlers.NotifyOptions{
+		Store: p.store, Verifier: verifier, Recovery: cfg.RecoveryTTL, Log: log,
+	})
+
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Addr())
+	if err != nil {
+		p.chat.Close()
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w: set PORT or HOST to an address that is free", cfg.Addr(), err),
+			p.sockets.Shutdown(ctx))
+	}
+	p.addr = listener.Addr()
+	p.http = &http.Server{
+		Handler:           p.routes(counters),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          stdlog.New(log, "", 0),
+	}
+	go func() {
+		if err := p.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			p.failed <- err
+		}
+	}()
+	mode := "authenticated: a token says who a client is"
+	if cfg.Open() {
+		mode = "open: anybody who can connect may use any name; set JWT_SECRET or JWT_JWKS_URL to change that"
+	}
+	log.Info().Str("address", p.addr.String()).Int("shards", p.sockets.Shards()).Stringer("store", p.store).
+		Str("mode", mode).Msgf("Parley serves http://%s/", browsable(p.addr))
+	return p, nil
+}
+
+// stop closes connections over DRAIN_TIMEOUT, so that their clients do not all come back at once, and then
+// what is below them.
+func (p *program) stop() error {
+	p.draining.Store(true)
+	drain, cancel := context.WithTimeout(context.Background(), p.cfg.DrainTimeout)
+	defer cancel()
+	err := p.sockets.Shutdown(drain)
+	p.chat.Close()
+	rest, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if shutErr := p.http.Shutdown(rest); shutErr != nil {
+		err = errors.Join(err, p.http.Close())
+	}
+	if closeErr := p.store.Close(); closeErr != nil {
+		err = errors.Join(err, fmt.Errorf("close the store: %w", closeErr))
+	}
+	p.stopKeys()
+	return err
+}
+
+// routes says what is served where.
+func (p *program) routes(counters *metrics.Metrics) http.Handler {
+	pages := http.NewServeMux()
+	pages.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if p.draining.Load() {
+			http.Error(w, "draining", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	pages.Handle("GET /metrics", p.operatorOnly(counters.Handler()))
+	pages.Handle("/", web.Handler())
+
+	mux := http.NewServeMux()
+	mux.Handle("/socket.io/", p.sockets) // which has deadlines of its own
+	mux.Handle("/", timed(pages))
+	return mux
+}
+
+// timed bounds the time that a request for a page may take, and that what a client sends with it may.
+func timed(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		until := time.Now().Add(30 * time.Second)
+		c := http.NewResponseController(w)
+		if err := errors.Join(c.SetReadDeadline(until), c.SetWriteDeadline(until)); err != nil {
+			http.Error(w, "this connection can't be timed", http.StatusInternalServerError)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// operatorOnly lets requests with the API key pass, or where none is set, those of this machine that no proxy
+// passed on.
+func (p *program) operatorOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case p.cfg.APIKey == "" && !local(r):
+			http.Error(w, "this is for the server's own machine only, unless its API_KEY is set", http.StatusForbidden)
+		case p.cfg.APIKey != "" && !auth.SameKey(auth.Bearer(r.Header), p.cfg.APIKey):
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "send the API_KEY as a bearer token", http.StatusUnauthorized)
+		default:
+			h.ServeHTTP(w, r)
+		}
+	})
+}
+
+// local tells whether a request comes from this machine itself.
+func local(r *http.Request) bool {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && from.Addr().Unmap().IsLoopback() &&
+		r.Header.Get("Forwarded") == "" && r.Header.Get("X-Forwarded-For") == ""
+}
+
+// browsable is an address that a browser on this machine can open.
+func browsable(a net.Addr) string {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return a.String()
+	}
+	if tcp.IP.IsUnspecified() || tcp.IP.IsLoopback() {
+		return fmt.Sprintf("localhost:%d", tcp.Port)
+	}
+	return a.String()
+}
+
+// newVerifier returns what checks tokens, or nil in open mode.
+func newVerifier(ctx context.Context, cfg *config.Config, log zerolog.Logger) (auth.Verifier, error) {
+	if cfg.Open() {
+		return nil, nil
+	}
+	return auth.NewJWT(ctx, auth.JWTOptions{
+		Secret: cfg.JWTSecret, JWKSURL: cfg.JWTJWKSURL, Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience, Logger: log,
+	})
+}
+
+func openStore(cfg *config.Config, log zerolog.Logger) (store.Store, error) {
+	o := store.Options{SessionTTL: cfg.SessionTTL, MessageTTL: cfg.MessageTTL, MailboxLimit: cfg.MailboxLimit}
+	if cfg.Store == config.StoreMemory {
+		return memory.New(o), nil
+	}
+	return file.Open(cfg.DataDir, file.Options{Options: o, Logger: log})
+}
+
+// engineOptions configures the transports. Pages of foreign origins are refused on both.
+func engineOptions(cfg *config.Config, origins *auth.Origins) engineio.Options {
+	o := engineio.Options{
+		PingInterval: cfg.PingInterval, PingTimeout: cfg.PingTimeout, MaxPayload: cfg.MaxPayload,
+		NoUpgrades: !cfg.AllowUpgrades, PerMessageDeflate: cfg.PerMessageDeflate,
+		OutboundBytes: cfg.OutboundBytes, OutboundMessages: cfg.OutboundMessages,
+		ConnsPerAddress: cfg.ConnectionsPerAddress,
+		CORS:            &engineio.CORS{Allow: origins.Allow, Credentials: true},
+		AllowRequest: func(r *http.Request) error {
+			if !origins.Allow(r) {
+				return errors.New("this origin may not connect: the server's CORS_ORIGINS names those that may")
+			}
+			return nil
+		},
+	}
+	if origins.Any() {
+		o.CORS = &engineio.CORS{}
+	}
+	return o
+}
