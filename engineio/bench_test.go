@@ -21,7 +21,7 @@ func BenchmarkSend(b *testing.B) {
 				sidOf(f.t, w.text())
 				p := f.peer()
 				_ = w.conn.SetDeadline(time.Time{})
-				go io.Copy(io.Discard, w.conn)
+				go func() { _, _ = io.Copy(io.Discard, w.conn) }()
 				m := engineio.NewMessage([]byte(strings.Repeat("x", size)))
 				b.SetBytes(int64(n * m.Size()))
 				b.ReportAllocs()

@@ -36,7 +36,7 @@ type Handshake struct {
 	Issued  time.Time       // when the request came
 	Secure  bool            // the request came over TLS
 	XDomain bool            // the request has an Origin
-	Context context.Context // values of the request's context; never cancelled
+	Context context.Context // values of the request's context; never canceled
 }
 
 // The states of a Conn. They only grow.

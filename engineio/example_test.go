@@ -56,9 +56,12 @@ func Example() {
 	// closed: server shutting down
 }
 
+// members returns the connections of a room.
+func members() []*engineio.Conn { return nil }
+
 // Send to many connections with one system call for each, and none of them blocks.
 func ExampleConn_Flush() {
-	var room []*engineio.Conn // of all its members
+	room := members()
 	news := []*engineio.Message{
 		engineio.NewMessage([]byte(`2["news","first"]`)),
 		engineio.NewMessage([]byte(`2["news","second"]`)),

@@ -256,7 +256,7 @@ func upgradeConn(t testing.TB, conn net.Conn, target string, change ...func(*htt
 		t.Fatal(err)
 	}
 	w := &ws{t: t, conn: conn, r: bufio.NewReader(conn)}
-	if w.res, err = http.ReadResponse(w.r, req); err != nil {
+	if w.res, err = http.ReadResponse(w.r, req); err != nil { //nolint:bodyclose // conn is closed, and that is all
 		t.Fatal(err)
 	}
 	return w

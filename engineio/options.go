@@ -165,7 +165,7 @@ func (o Options) withDefaults() (Options, error) {
 		return o, errors.New("engineio: option CORS allows credentials from any origin, which browsers refuse: name the origins")
 	}
 	if o.Cookie != nil {
-		cookie := *o.Cookie
+		cookie := *o.Cookie //nolint:gosec // Secure is for the operator to say; the others are set below
 		if cookie.Name == "" {
 			cookie.Name = "io"
 		}

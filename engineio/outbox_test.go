@@ -238,7 +238,7 @@ func TestSendingDoesNotAllocate(t *testing.T) {
 	}
 	f := start(t, engineio.Options{})
 	w, p := f.wsHandshake()
-	go io.Copy(io.Discard, w.conn)
+	go func() { _, _ = io.Copy(io.Discard, w.conn) }()
 	for _, n := range []int{1, 2, 20} {
 		m := engineio.NewMessage([]byte(`2["message","hello"]`))
 		allocs := testing.AllocsPerRun(1000, func() {

@@ -31,8 +31,8 @@ type get struct {
 	ready  chan struct{} // has room for one
 	since  time.Duration // by Server.now
 	woken  bool
-	answer string // the payload, if it isn't what is in the outbox
-	late   bool   // refuse it instead: it came after the upgrade, and overtook it
+	answer string   // the payload, if it isn't what is in the outbox
+	late   *refusal // if it came after what ended polling, and overtook it
 }
 
 // post is a POST whose handler has not returned.
@@ -67,7 +67,7 @@ func (s *Server) openPolling(w http.ResponseWriter, r *http.Request, query url.V
 	c.out = &c.polling.out
 	c.start()
 	if s.opts.Cookie != nil {
-		cookie := *s.opts.Cookie
+		cookie := *s.opts.Cookie //nolint:gosec // as withDefaults made it
 		cookie.Value = c.id
 		http.SetCookie(w, &cookie)
 	}
@@ -115,9 +115,8 @@ func (c *Conn) serveGet(w http.ResponseWriter, r *http.Request) {
 		c.server.refuse(w, r, unknownSession())
 		return
 	case p.get != nil:
-		c.failLocked(TransportError, "1")
+		c.overlapLocked(p, r)
 		c.mu.Unlock()
-		c.server.reject("overlapping GET")
 		empty(w, http.StatusBadRequest)
 		return
 	case c.state == closing && p.out.empty():
@@ -149,9 +148,9 @@ func (c *Conn) serveGet(w http.ResponseWriter, r *http.Request) {
 	compress := false
 	c.mu.Lock()
 	switch {
-	case g.late:
+	case g.late != nil:
 		c.mu.Unlock()
-		c.server.refuse(w, r, badRequestShape())
+		c.server.refuse(w, r, g.late)
 		return
 	case p.get != g:
 		body.WriteString(g.answer)
@@ -167,6 +166,28 @@ func (c *Conn) serveGet(w http.ResponseWriter, r *http.Request) {
 	}
 	c.mu.Unlock()
 	c.reply(w, r, body.Bytes(), compress)
+}
+
+// overlapLocked ends the connection because r came while a GET is held. If the client of r goes away, then r is
+// an aborted GET that the other one overtook, and that one is told what it would have been told after it.
+func (c *Conn) overlapLocked(p *polling, r *http.Request) {
+	g := p.get
+	c.mu.Unlock()
+	aborted := false
+	select {
+	case <-r.Context().Done():
+		aborted = true
+	case <-time.After(overtaking):
+	}
+	c.mu.Lock()
+	if c.polling != p {
+		return // upgraded meanwhile
+	}
+	c.server.reject("overlapping GET")
+	if aborted && p.get == g {
+		g.late = unknownSession()
+	}
+	c.failLocked(TransportError, "1")
 }
 
 // reply answers a GET with a payload. If it can't be written the connection is over: its packets are lost.
@@ -206,7 +227,7 @@ func writeSlowly(w http.ResponseWriter, body []byte, timeout time.Duration) erro
 	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
 	for len(body) > 0 {
 		_ = control.SetWriteDeadline(time.Now().Add(timeout))
-		n, err := w.Write(body[:min(len(body), scratchBytes)])
+		n, err := w.Write(body[:min(len(body), scratchBytes)]) //nolint:gosec // plain text, and says so
 		if err != nil {
 			return err
 		}

@@ -61,6 +61,21 @@ func TestAbortedGetClosesAtOnce(t *testing.T) {
 	f.poll(p.ID()).want(t, 400, errorBody(1, "Session ID unknown"))
 }
 
+// The GET that follows an aborted one may be processed before it.
+func TestAbortedGetIsOvertaken(t *testing.T) {
+	f := start(t, engineio.Options{})
+	p := f.handshake()
+	held := f.hold(p)
+	conn, err := net.Dial("tcp", f.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = fmt.Fprintf(conn, "GET /engine.io/?%s&sid=%s HTTP/1.1\r\nHost: a\r\n\r\n", pollQuery, p.ID())
+	conn.Close()
+	wait(t, held, "the held GET").want(t, 400, errorBody(1, "Session ID unknown"))
+	p.wantReason(t, engineio.TransportError)
+}
+
 // A GET that is held longer than the http.Server lets requests be read is no aborted one.
 func TestReadTimeoutOfTheServerDoesNotEndHeldGets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -72,7 +87,7 @@ func TestReadTimeoutOfTheServerDoesNotEndHeldGets(t *testing.T) {
 		}
 		l := newPipeListener()
 		h := &http.Server{Handler: s, ReadTimeout: time.Second, WriteTimeout: 2 * time.Second}
-		go h.Serve(l)
+		go func() { _ = h.Serve(l) }()
 		transport := &http.Transport{DialContext: l.Dial}
 		f := &fixture{Server: s, t: t, url: "http://pipe", client: &http.Client{Transport: transport}}
 		sid := sidOf(t, f.request("GET", pollQuery, "").body)
@@ -212,7 +227,7 @@ func (f *fixture) rawPost(sid string, contentLength int, body string) net.Conn {
 	}
 	f.t.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	fmt.Fprintf(conn, "POST /engine.io/?%s&sid=%s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", pollQuery, sid, contentLength, body)
+	_, _ = fmt.Fprintf(conn, "POST /engine.io/?%s&sid=%s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", pollQuery, sid, contentLength, body)
 	return conn
 }
 
@@ -408,6 +423,6 @@ func TestUnreadReplyIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "GET /engine.io/?%s&sid=%s HTTP/1.1\r\nHost: a\r\n\r\n", pollQuery, p.ID())
+	_, _ = fmt.Fprintf(conn, "GET /engine.io/?%s&sid=%s HTTP/1.1\r\nHost: a\r\n\r\n", pollQuery, p.ID())
 	p.wantReason(t, engineio.TransportError)
 }

@@ -193,7 +193,7 @@ func TestOptions(t *testing.T) {
 		{engineio.Options{Path: "socket.io"}, "Path"},
 		{engineio.Options{Transports: []string{"webtransport"}}, "Transports"},
 		{engineio.Options{CORS: &engineio.CORS{Credentials: true}}, "CORS"},
-		{engineio.Options{Cookie: &http.Cookie{Name: "a b"}}, "Cookie"},
+		{engineio.Options{Cookie: &http.Cookie{Name: "a b"}}, "Cookie"}, //nolint:gosec // must be refused
 	}
 	for _, tt := range tests {
 		_, err := engineio.NewServer(tt.options, nil)
@@ -240,7 +240,7 @@ func TestCookie(t *testing.T) {
 	if w := f.dial("EIO=4&transport=websocket"); w.res.Header.Get("Set-Cookie") != "" {
 		t.Errorf("101: %v", w.res.Header)
 	}
-	f = start(t, engineio.Options{Cookie: &http.Cookie{Name: "id", Path: "/x", Secure: true, SameSite: http.SameSiteStrictMode}})
+	f = start(t, engineio.Options{Cookie: &http.Cookie{Name: "id", Path: "/x", Secure: true, SameSite: http.SameSiteStrictMode}}) //nolint:gosec // HttpOnly is set by the server
 	r = f.request("GET", pollQuery, "")
 	if got, want := r.header.Get("Set-Cookie"), "id="+f.peer().ID()+"; Path=/x; HttpOnly; Secure; SameSite=Strict"; got != want {
 		t.Errorf("Set-Cookie: %s, want %s", got, want)

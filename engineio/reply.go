@@ -1,6 +1,7 @@
 package engineio
 
 import (
+	"html"
 	"net/http"
 	"strconv"
 	"strings"
@@ -57,7 +58,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, f *refusal) {
 		h.Set("Connection", "close")
 		h.Set("Content-Type", "text/html")
 		w.WriteHeader(status)
-		_, _ = w.Write([]byte(f.message))
+		_, _ = w.Write([]byte(html.EscapeString(f.message)))
 		return
 	}
 	h.Set("Content-Type", "application/json")
@@ -65,7 +66,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, f *refusal) {
 	body := append([]byte(`{"code":`), strconv.Itoa(f.code)...)
 	body = append(body, `,"message":`...)
 	body = appendJSONString(body, f.message)
-	_, _ = w.Write(append(body, '}'))
+	_, _ = w.Write(append(body, '}')) //nolint:gosec // JSON, and says so
 }
 
 // empty answers with a status and no body.

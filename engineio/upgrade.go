@@ -90,7 +90,9 @@ func (c *Conn) switchLocked(k *socket) {
 	p := c.polling
 	p.detachLocked()
 	if g := p.get; g != nil {
-		g.late = c.server.now()-g.since < overtaking
+		if c.server.now()-g.since < overtaking {
+			g.late = badRequestShape()
+		}
 		p.answerLocked("1") // the client was to have none open
 	}
 	for _, e := range p.out.queue {

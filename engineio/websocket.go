@@ -471,7 +471,7 @@ func (events) OnPing(ws *gws.Conn, payload []byte) {
 }
 
 func (events) OnMessage(ws *gws.Conn, m *gws.Message) {
-	defer m.Close()
+	defer func() { _ = m.Close() }() // gives the bytes back to gws
 	ws.NetConn().(*socket).message(m.Bytes(), m.Opcode == gws.OpcodeBinary)
 }
 

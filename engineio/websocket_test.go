@@ -167,7 +167,7 @@ func TestFrameSentWithTheHandshake(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := bufio.NewReader(conn)
-	res, err := http.ReadResponse(r, nil)
+	res, err := http.ReadResponse(r, nil) //nolint:bodyclose // conn is closed, and that is all
 	if err != nil || res.StatusCode != 101 {
 		t.Fatalf("%v, %v", res, err)
 	}

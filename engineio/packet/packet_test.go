@@ -92,7 +92,10 @@ func TestPayload(t *testing.T) {
 
 func TestPayloadStopsWithTheLoop(t *testing.T) {
 	n := 0
-	for range packet.Payload([]byte("4a\x1e4b\x1e4c")) {
+	for _, err := range packet.Payload([]byte("4a\x1e4b\x1e4c")) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if n++; n == 2 {
 			break
 		}
@@ -108,7 +111,10 @@ func TestPayloadOfTinyPacketsIsCheap(t *testing.T) {
 	packets := 0
 	allocs := testing.AllocsPerRun(1, func() {
 		packets = 0
-		for range packet.Payload(body) {
+		for _, err := range packet.Payload(body) {
+			if err != nil {
+				t.Fatal(err)
+			}
 			packets++
 		}
 	})
