@@ -137,7 +137,7 @@ var settings = []setting{
 		help: "messages that may wait for one connection before it is closed as too slow",
 		set:  whole(1, many, func(c *Config) *int { return &c.OutboundMessages })},
 	{env: "CONNECTIONS_PER_ADDRESS", fallback: "1000",
-		help: "connections from one IP address; 0 for no limit, as behind a proxy",
+		help: "connections from one IP address other than this machine's; 0 for no limit, as behind a proxy",
 		set:  whole(0, many, func(c *Config) *int { return &c.ConnectionsPerAddress })},
 	{env: "RATE_LIMIT", fallback: "10000",
 		help: "events per second from one socket; 0 for no limit",

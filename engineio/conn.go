@@ -53,7 +53,7 @@ type Conn struct {
 	// Fixed after construction.
 	server    *Server
 	id        string
-	address   string // addressKey of the client, if connections are counted by it
+	address   string // addressKey of the client, "" if its connections are not counted
 	handshake *Handshake
 	base64    bool // the client can't take binary
 	timer     *time.Timer

@@ -87,7 +87,8 @@ type Options struct {
 	OutboundBytes, OutboundMessages int
 
 	// ConnsPerAddress bounds the connections of one address, or of one /64 network of IPv6; further
-	// handshakes get status 429. Default 0: no bound.
+	// handshakes get status 429. Addresses of this machine are not counted, where a proxy's connections come
+	// from. Default 0: no bound.
 	ConnsPerAddress int
 
 	// Logger gets closed connections at level debug and contained panics at level error. It never gets

@@ -150,6 +150,17 @@ func TestTransportsOption(t *testing.T) {
 	}
 }
 
+// A proxy on this machine brings everybody's connections.
+func TestConnsPerAddressLeavesOutThisMachine(t *testing.T) {
+	f := start(t, engineio.Options{ConnsPerAddress: 1})
+	for range 3 {
+		f.handshake()
+	}
+	if f.Len() != 3 {
+		t.Errorf("%d connections", f.Len())
+	}
+}
+
 func TestConnsPerAddress(t *testing.T) {
 	f := start(t, engineio.Options{ConnsPerAddress: 2, Address: func(r *http.Request) string { return r.Header.Get("From") }})
 	from := func(a string) func(*http.Request) { return header("From", a) }

@@ -193,8 +193,8 @@ func (s *Server) reserve(address string) *refusal {
 	if s.stopping {
 		return shuttingDown()
 	}
-	if limit := s.opts.ConnsPerAddress; limit > 0 {
-		if s.addresses[address] >= limit {
+	if address != "" {
+		if s.addresses[address] >= s.opts.ConnsPerAddress {
 			return tooManyConns()
 		}
 		s.addresses[address]++
@@ -204,7 +204,7 @@ func (s *Server) reserve(address string) *refusal {
 }
 
 func (s *Server) releaseLocked(address string) {
-	if s.opts.ConnsPerAddress > 0 {
+	if address != "" {
 		if s.addresses[address]--; s.addresses[address] == 0 {
 			delete(s.addresses, address)
 		}
@@ -241,13 +241,16 @@ func (s *Server) begin() bool {
 }
 
 // addressKey is what ConnsPerAddress counts by: an IPv4 address, an IPv6 network, or whatever else the
-// address is.
+// address is; "" for an address of this machine, which is not counted.
 func addressKey(address string) string {
 	ip, err := netip.ParseAddr(address)
 	if err != nil {
 		return address
 	}
-	if ip = ip.Unmap(); ip.Is6() {
+	if ip = ip.Unmap(); ip.IsLoopback() {
+		return ""
+	}
+	if ip.Is6() {
 		if network, err := ip.WithZone("").Prefix(64); err == nil {
 			return network.String()
 		}
