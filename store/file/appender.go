@@ -183,6 +183,7 @@ func (a *appender) appendGroup(group []*posting) {
 	err := a.ready()
 	if err == nil {
 		err = a.writeMessages(group, answers)
+		a.warn(err)
 	}
 	for i, p := range group {
 		if err != nil && answers[i] == nil {

@@ -94,6 +94,7 @@ type Store struct {
 	folding *generation  // of the turn before, while it is not in the tables; or nil
 
 	broken            atomic.Pointer[error] // why nothing can be written any more
+	warned            atomic.Int64          // when the log was last told of trouble, unix nanoseconds
 	groups, grouped   atomic.Int64          // groups of messages that were written, and messages in them; for benchmarks
 	appending, tables sync.WaitGroup        // the appender and the writer
 }
@@ -154,7 +155,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		postings: make(chan *posting, queueLength),
 		queue:    make(chan *request, queueLength),
 	}
-	a, err := s.recover(dir)
+	a, err := s.resume(dir)
 	if err != nil {
 		return nil, openError(path, errors.Join(err, db.Close()))
 	}
@@ -164,8 +165,8 @@ func Open(dir string, opts Options) (*Store, error) {
 	return s, nil
 }
 
-// recover folds what the journal has after a crash, and returns the appender, ready to go on.
-func (s *Store) recover(dir string) (a *appender, err error) {
+// resume folds what the journal has after a crash, and returns the appender, ready to go on.
+func (s *Store) resume(dir string) (a *appender, err error) {
 	defer recovered(&err)
 	defer faultsPanic()()
 	folded, epoch := uint64(0), uint64(0)
@@ -282,7 +283,7 @@ func prepare(db *bbolt.DB) error {
 }
 
 // String implements [store.Store].
-func (s *Store) String() string { return "file " + s.path }
+func (s *Store) String() string { return "files in " + filepath.Dir(s.path) }
 
 // Close implements [store.Store].
 func (s *Store) Close() error { return s.close() }

@@ -127,24 +127,25 @@ func (t *txn) putEntry(epoch, seq uint64, e *entry) error {
 }
 
 func (t *txn) dropEntry(epoch, seq uint64) error {
-	e, err := t.entryOf(epoch, seq)
-	if err != nil {
-		return err
-	}
-	for _, key := range [][]byte{
-		entryKey(epoch, seq), conversationKey(epoch, e.peer, seq),
+	rows := [][]byte{
+		entryKey(epoch, seq),
 		newestKey(epoch, seq), // there if it was the last one of its conversation
-	} {
+	}
+	// The other rows of one that is damaged stay: below the first number, nobody looks at them.
+	if e, err := t.entryOf(epoch, seq); err == nil {
+		rows = append(rows, conversationKey(epoch, e.peer, seq))
+		known := knownKey(epoch, e.known)
+		// The same message may have come again since, when this one was beyond the limit but still here.
+		if found, err := readNumber(t.mail.Get(known)); err == nil && found == seq {
+			rows = append(rows, known)
+		}
+	}
+	for _, key := range rows {
 		if err := t.mail.Delete(key); err != nil {
 			return err
 		}
 	}
-	// The same message may have come again since, when this one was beyond the limit but still here.
-	known := knownKey(epoch, e.known)
-	if found, err := readNumber(t.mail.Get(known)); err != nil || found != seq {
-		return err
-	}
-	return t.mail.Delete(known)
+	return nil
 }
 
 // replay folds what the journal had when the store was opened.

@@ -29,7 +29,7 @@ func (e newerError) Error() string { return fmt.Sprintf("format %d", e.version) 
 func inspect(path string, timeout time.Duration) (err error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return noJournal(path)
 	}
 	if err != nil {
 		return err
@@ -38,7 +38,7 @@ func inspect(path string, timeout time.Duration) (err error) {
 		return damage("it is not a regular file")
 	}
 	if info.Size() == 0 {
-		return nil // a process was killed just when it had made it
+		return noJournal(path) // a process was killed just when it had made it
 	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0) // to see whether it may be written
 	if err != nil {
@@ -62,8 +62,11 @@ func inspect(path string, timeout time.Duration) (err error) {
 	}
 	return db.View(func(tx *bbolt.Tx) error {
 		isNew, err := checkVersion(tx)
-		if err != nil || isNew {
+		if err != nil {
 			return err
+		}
+		if isNew {
+			return noJournal(path)
 		}
 		folded, err := readNumber(tx.Bucket(metaBucket).Get(foldedKey))
 		if err != nil {
@@ -72,6 +75,15 @@ func inspect(path string, timeout time.Duration) (err error) {
 		_, err = readJournal(filepath.Dir(path), folded)
 		return err
 	})
+}
+
+// noJournal returns an error if there is a journal, which there cannot be before there are tables.
+func noJournal(path string) error {
+	turns, err := readJournal(filepath.Dir(path), 0)
+	if err == nil && len(turns) > 0 {
+		err = damage("it has a journal, and no tables in %s", fileName)
+	}
+	return err
 }
 
 // checkVersion returns an error unless the file is of this version or has nothing in it yet.
@@ -113,8 +125,8 @@ func openError(path string, err error) error {
 		return fmt.Errorf("data directory %s was written by a newer version of Parley (format %d, this one knows %d): "+
 			"run that version, or choose another directory; nothing was changed", dir, newer.version, version)
 	case isDamage:
-		return fmt.Errorf("%s is damaged, or not a data file of Parley (%w): restore it from a backup, or move it away to "+
-			"start empty; nothing was changed", path, err)
+		return fmt.Errorf("data directory %s is damaged, or not one of Parley (%w): restore it from a backup, or move it "+
+			"away to start empty; nothing was changed", dir, err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("data directory %s cannot be written: change who may write there, or choose another directory: %w", dir, err)
 	default:

@@ -183,9 +183,11 @@ func read(t *testing.T, path string) []byte {
 func TestInUse(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
+	heal := noRoom(s) // it would fold its journal meanwhile
 	refused(t, dir, "in use by another process")
 	post(t, s, message("m", "alice", "bob"))
 	refused(t, dir, "in use by another process")
+	heal()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +225,7 @@ func TestForeignFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, fileName), data)
-			refused(t, dir, "damaged, or not a data file", "nothing was changed")
+			refused(t, dir, "damaged, or not one of Parley", "nothing was changed")
 		})
 	}
 	t.Run("directory", func(t *testing.T) {
@@ -231,7 +233,7 @@ func TestForeignFiles(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, fileName), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		refused(t, dir, "damaged, or not a data file")
+		refused(t, dir, "damaged, or not one of Parley")
 	})
 	t.Run("other program", func(t *testing.T) {
 		dir := t.TempDir()
@@ -239,7 +241,7 @@ func TestForeignFiles(t *testing.T) {
 			_, err := tx.CreateBucket([]byte("theirs"))
 			return err
 		})
-		refused(t, dir, "damaged, or not a data file", "no format version")
+		refused(t, dir, "damaged, or not one of Parley", "no format version")
 	})
 	t.Run("bucket missing", func(t *testing.T) {
 		dir := t.TempDir()
@@ -261,6 +263,19 @@ func TestNewFiles(t *testing.T) {
 		change(t, dir, func(*bbolt.Tx) error { return nil })
 		filled(t, dir)
 	})
+}
+
+// TestTablesLost has a journal without the tables that it continues.
+func TestTablesLost(t *testing.T) {
+	dir := t.TempDir()
+	filled(t, dir)
+	path := filepath.Join(dir, fileName)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, dir, "damaged", "it has a journal")
+	write(t, path, nil)
+	refused(t, dir, "damaged", "it has a journal")
 }
 
 func TestTruncated(t *testing.T) {

@@ -17,7 +17,7 @@ const (
 	groupBytes  = 8 << 20
 	// sweepInterval is how often the writer looks for what has expired.
 	sweepInterval = time.Second
-	// warnInterval is the least time between two warnings of the same trouble.
+	// warnInterval is the least time between two warnings.
 	warnInterval = 10 * time.Second
 )
 
@@ -74,7 +74,6 @@ func (s *Store) write() {
 	defer faultsPanic()()
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
-	var warned time.Time
 	sweeping := s.sweepDue() // what expired while the store was closed
 	for open := true; open; {
 		var group []*request
@@ -98,10 +97,15 @@ func (s *Store) write() {
 				continue
 			}
 		}
-		if err := s.writeGroup(group); err != nil && time.Since(warned) >= warnInterval {
-			warned = time.Now()
-			s.opts.Logger.Error().Err(err).Str("file", s.path).Msg("data was not written")
-		}
+		s.warn(s.writeGroup(group))
+	}
+}
+
+// warn tells the log about trouble with the disk, if there is any, and not again right after.
+func (s *Store) warn(err error) {
+	now, last := time.Now().UnixNano(), s.warned.Load()
+	if err != nil && time.Duration(now-last) >= warnInterval && s.warned.CompareAndSwap(last, now) {
+		s.opts.Logger.Error().Err(err).Str("file", s.path).Msg("data was not written")
 	}
 }
 

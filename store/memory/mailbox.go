@@ -26,13 +26,12 @@ type mailbox struct {
 // message is an entry with what is needed to know it again.
 type message struct {
 	store.Entry
-	sender string
+	key messageKey
 }
 
-// messageKey tells messages apart.
-type messageKey struct{ sender, id string }
-
-func (m *message) key() messageKey { return messageKey{m.sender, m.ID} }
+// messageKey tells messages apart: two hashes of sender and id, under seeds that nobody knows. Without pointers, the
+// maps of keys cost the garbage collector nothing.
+type messageKey [2]uint64
 
 // conversation is the part of a mailbox that belongs to one peer.
 type conversation struct {
@@ -59,7 +58,7 @@ func (b *mailbox) entry(seq uint64) *store.Entry { return &b.messages[seq-b.firs
 func (b *mailbox) append(m message) uint64 {
 	m.Offset = store.Offset{Epoch: b.epoch, Seq: b.last() + 1}
 	b.messages = append(b.messages, m)
-	b.seqs[m.key()] = m.Seq
+	b.seqs[m.key] = m.Seq
 	c := b.conversations[m.Peer]
 	if c == nil {
 		c = &conversation{peer: m.Peer}
@@ -75,7 +74,7 @@ func (b *mailbox) append(m message) uint64 {
 // trim removes the oldest entry, which must be there.
 func (b *mailbox) trim() {
 	m := &b.messages[0]
-	delete(b.seqs, m.key())
+	delete(b.seqs, m.key)
 	c := b.conversations[m.Peer]
 	if c.seqs = c.seqs[1:]; len(c.seqs) == 0 {
 		b.newest.Remove(c.place)

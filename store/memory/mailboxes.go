@@ -19,7 +19,7 @@ const stripes = 256
 // mailboxes implements [store.Mailboxes].
 type mailboxes struct {
 	opts    store.Options
-	seed    maphash.Seed
+	seeds   [2]maphash.Seed
 	closed  atomic.Bool
 	epoch   atomic.Uint64 // the latest given to a mailbox
 	stripes [stripes]stripe
@@ -34,7 +34,7 @@ type stripe struct {
 
 func (m *mailboxes) init(opts store.Options) {
 	m.opts = opts
-	m.seed = maphash.MakeSeed()
+	m.seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 	for i := range m.stripes {
 		m.stripes[i].boxes = map[store.Box]*mailbox{}
 	}
@@ -42,9 +42,14 @@ func (m *mailboxes) init(opts store.Options) {
 
 // lock returns the stripe of box, locked.
 func (m *mailboxes) lock(box store.Box) *stripe {
-	s := &m.stripes[maphash.Comparable(m.seed, box)%stripes]
+	s := &m.stripes[maphash.Comparable(m.seeds[0], box)%stripes]
 	s.mu.Lock()
 	return s
+}
+
+func (m *mailboxes) key(sender, id string) messageKey {
+	pair := [2]string{sender, id}
+	return messageKey{maphash.Comparable(m.seeds[0], pair), maphash.Comparable(m.seeds[1], pair)}
 }
 
 // findLocked returns the mailbox, or nil if there is none or it has expired.
@@ -125,7 +130,7 @@ func (m *mailboxes) Append(ctx context.Context, post store.Post) (store.Receipt,
 	}
 	post.At = post.At.Truncate(time.Millisecond).UTC()
 	post.Data = bytes.Clone(post.Data)
-	key := messageKey{post.Sender, post.ID}
+	key := m.key(post.Sender, post.ID)
 
 	// The time of the first post is looked for in all mailboxes before it is given to those that lack the message.
 	receipt := store.Receipt{ID: post.ID, Offsets: make([]store.Offset, len(post.To)), Duplicate: true}
@@ -156,7 +161,7 @@ func (m *mailboxes) Append(ctx context.Context, post store.Post) (store.Receipt,
 		seq, ok := b.seqs[key]
 		if !ok {
 			e := store.Entry{ID: post.ID, At: receipt.At, Peer: to.Peer, Origin: post.Origin, Data: post.Data}
-			seq = b.append(message{Entry: e, sender: post.Sender})
+			seq = b.append(message{Entry: e, key: key})
 			if len(b.messages) > m.opts.MailboxLimit {
 				b.trim()
 			}

@@ -58,18 +58,17 @@ func size(s *Store) (boxes, rows int) {
 // TestSweep checks that expired things are removed without being asked for.
 func TestSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(store.Options{})
+		s := New(store.Options{SessionTTL: time.Minute, MessageTTL: time.Minute})
 		defer s.Close()
 		fill(t, s, 3000)
-		time.Sleep(12 * time.Hour)
+		time.Sleep(30 * time.Second)
 		fill(t, s, 10) // keeps these ten sessions alive; the messages are retries, which keep nothing
-		time.Sleep(12*time.Hour + 2*time.Second)
-		boxes, rows := size(s)
-		// A session is two rows, its user three, and there is the number of users.
-		if boxes != 0 || rows != 10*5+1 {
+		time.Sleep(30*time.Second + 2*sweepInterval)
+		// A session is two rows, its user three, a recovery two, and there is the number of users.
+		if boxes, rows := size(s); boxes != 0 || rows != 10*7+1 {
 			t.Errorf("%d mailboxes and %d rows are left", boxes, rows)
 		}
-		time.Sleep(24 * time.Hour)
+		time.Sleep(time.Minute)
 		if boxes, rows := size(s); boxes != 0 || rows != 1 {
 			t.Errorf("%d mailboxes and %d rows are left at the end", boxes, rows)
 		}

@@ -439,7 +439,7 @@ var mailboxTests = map[string]func(*harness){
 				}
 			})
 		}
-		for range 4 {
+		for range 2 {
 			wait.Go(func() {
 				at, n := store.Offset{}, uint64(0)
 				for n < total && !h.Failed() {
