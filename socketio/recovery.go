@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"parley/engineio"
@@ -33,6 +34,38 @@ type Recovery struct {
 	Store store.Recoveries
 	// KeepLive is how long a live socket's record is kept in Store in case this process dies. Default 24 h.
 	KeepLive time.Duration
+
+	live *liveSockets
+}
+
+// liveSockets knows the sockets of this process by private id, until their disconnect listeners have returned:
+// a client that is back sooner waits for that, so that its old and its new socket never overlap.
+type liveSockets struct {
+	mu    sync.Mutex
+	byPID map[string]*Socket
+}
+
+func (l *liveSockets) add(s *Socket) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.byPID[s.pid] = s
+}
+
+func (l *liveSockets) remove(s *Socket) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.byPID[s.pid] == s {
+		delete(l.byPID, s.pid)
+	}
+}
+
+func (l *liveSockets) get(namespace *Namespace, pid string) *Socket {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.byPID[pid]; s != nil && s.namespace == namespace {
+		return s
+	}
+	return nil
 }
 
 // UseRecovery turns recovery on.
@@ -43,6 +76,7 @@ func (n *Namespace) UseRecovery(r Recovery) {
 	if r.KeepLive == 0 {
 		r.KeepLive = 24 * time.Hour
 	}
+	r.live = &liveSockets{byPID: make(map[string]*Socket)}
 	n.app.recovery = &r
 	n.app.check()
 }
@@ -181,6 +215,7 @@ func (s *Socket) register() error {
 	s.settle()
 	if n.app.recovery != nil {
 		s.pid = newPID(s.shard.Index())
+		n.app.recovery.live.add(s)
 	}
 	s.state.Store(connected)
 	err := s.shard.Register(ctx, s.entry, []string{s.id}, n.connectPacket(s.id, s.pid))
@@ -197,10 +232,12 @@ func (s *Socket) resume(was *past) (ok bool, err error) {
 	n, ctx := s.namespace, s.client.server.ctx
 	s.settle()
 	hello := n.connectPacket(s.id, s.pid)
+	n.app.recovery.live.add(s)
 	s.state.Store(connected)
 	if n.app.mail == nil {
 		ok, err = s.shard.Resume(ctx, s.entry, s.pid, was.token, hello)
 		if err == nil && !ok { // it expired, or another connection took it, since we looked
+			n.app.recovery.live.remove(s)
 			s.state.Store(connecting)
 			s.entry, s.shard = nil, nil
 			return false, nil
@@ -219,6 +256,9 @@ func (s *Socket) resume(was *past) (ok bool, err error) {
 func (s *Socket) registered(err error) error {
 	if err == nil {
 		return nil
+	}
+	if r := s.namespace.app.recovery; r != nil {
+		r.live.remove(s)
 	}
 	s.state.Store(connecting)
 	s.client.conn.Close(engineio.ForcedClose)
@@ -248,7 +288,13 @@ func (s *Socket) recollect() *past {
 	if s.namespace.app.mail != nil {
 		recall = s.recallStored
 	}
-	was, err := recall(ctx, pid, offset)
+	was, err := (*past)(nil), error(nil)
+	if old := s.namespace.app.recovery.live.get(s.namespace, pid); old != nil {
+		err = evict(ctx, old) // its end keeps what we are about to look for
+	}
+	if err == nil {
+		was, err = recall(ctx, pid, offset)
+	}
 	if err != nil {
 		var why notRecovered
 		if !errors.As(err, &why) {
@@ -288,12 +334,7 @@ func (s *Socket) recallParked(ctx context.Context, pid, offset string) (*past, e
 		return nil, unknownPID
 	}
 	if found.Live != nil {
-		if err := evict(ctx, found.Live.(*Socket)); err != nil {
-			return nil, err
-		}
-		if found, ok, err = owner.Find(ctx, n.name, pid, offset); err != nil || !ok || found.Live != nil {
-			return nil, errors.Join(err, unknownPID)
-		}
+		return nil, unknownPID // another connection was quicker
 	}
 	if !found.Known {
 		return nil, unknownOffset
@@ -324,29 +365,6 @@ func (s *Socket) recallStored(ctx context.Context, pid, offset string) (*past, e
 	}
 	if !r.Disconnected.IsZero() && time.Since(r.Disconnected) > n.app.recovery.MaxDisconnection {
 		return nil, expired
-	}
-	owner := n.server.pool.Owner(cmp.Or(r.User, r.SID))
-	var live *Socket
-	err = owner.Query(ctx, func(v *shard.View) {
-		if t := v.Get(n.name, r.SID); t != nil {
-			live = t.App.(*Socket)
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	if live != nil {
-		if err := evict(ctx, live); err != nil {
-			return nil, err
-		}
-		// Its end has written the record once more.
-		if again, err := n.app.recovery.Store.TakeRecovery(ctx, pid); err == nil {
-			r = again
-		} else if errors.Is(err, store.ErrNotFound) {
-			return nil, unknownPID // it was disconnected on purpose meanwhile
-		} else {
-			return nil, fmt.Errorf("read recovery record: %w", err)
-		}
 	}
 	var kept keptData
 	if err := json.Unmarshal(r.Data, &kept); err != nil {

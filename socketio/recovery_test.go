@@ -297,7 +297,7 @@ func TestTrailingStringsCarryTheOffset(t *testing.T) {
 // TestShardDies has one shard panic under load: its clients lose their connections, come back, and have missed
 // nothing.
 func TestShardDies(t *testing.T) {
-	const clients, mails = 8, 200
+	const clients, mails = 24, 200 // enough that both shards own some
 	m := startMail(t, newStore(t), socketio.Options{Shards: 2})
 	type device struct {
 		*client

@@ -245,6 +245,9 @@ func (s *Socket) finish(reason Reason, last ...*engineio.Message) {
 		s.contain("disconnect", "", func() { f(ctx, s, reason) })
 	}
 	close(s.done)
+	if n.app.recovery != nil {
+		n.app.recovery.live.remove(s)
+	}
 	s.client.server.release(n)
 	s.log().Debug().Str("reason", string(reason)).Msg("socket disconnected")
 }
