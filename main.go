@@ -26,11 +26,11 @@ func main() {
 func run(args []string, out io.Writer, errs *os.File) int {
 	cfg, err := config.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(out, config.Help())
+		_, _ = fmt.Fprint(out, config.Help()) // there is nobody else to tell
 		return 0
 	}
 	if err != nil {
-		fmt.Fprintln(errs, "parley:", err)
+		_, _ = fmt.Fprintln(errs, "parley:", err)
 		return 2
 	}
 	log := newLogger(cfg, errs)
@@ -39,7 +39,7 @@ func run(args []string, out io.Writer, errs *os.File) int {
 
 	p, err := start(stop, cfg, log)
 	if err != nil {
-		fmt.Fprintln(errs, "parley:", err)
+		_, _ = fmt.Fprintln(errs, "parley:", err)
 		return 1
 	}
 	select {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +17,10 @@ import (
 	"parley/auth"
 	"parley/config"
 	"parley/engineio"
+	"parley/fanout"
 	"parley/handlers"
 	"parley/metrics"
+	"parley/shard"
 	"parley/socketio"
 	"parley/store"
 	"parley/store/file"
@@ -30,6 +33,7 @@ type program struct {
 	cfg      *config.Config
 	addr     net.Addr // where it listens
 	store    store.Store
+	cluster  *cluster // nil for a single process
 	sockets  *socketio.Server
 	chat     *handlers.Chat
 	http     *http.Server
@@ -60,12 +64,12 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 	if err != nil {
 		return nil, fmt.Errorf("CORS_ORIGINS: %w", err)
 	}
-	if p.store, err = openStore(cfg, log); err != nil {
+	if err := p.openStore(ctx, log, counters); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, p.store.Close())
+			err = errors.Join(err, p.closeStore())
 		}
 	}()
 	p.sockets, err = socketio.NewServer(socketio.Options{
@@ -77,6 +81,7 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 		MaxRooms:       cfg.MaxRooms,
 		MaxPendingAcks: cfg.MaxPendingAcks,
 		EventRate:      float64(cfg.RateLimit),
+		Fanout:         p.newFanout(),
 		Log:            log,
 		Metrics:        counters,
 	})
@@ -88,9 +93,12 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 		Store: p.store, Verifier: verifier, RosterLimit: cfg.RosterLimit, HistoryLimit: cfg.HistoryLimit,
 		SessionTTL: cfg.SessionTTL, Recovery: cfg.RecoveryTTL, Log: log,
 	})
-	handlers.NewNotify(p.sockets.Of("/socket"), handlers.NotifyOptions{
+	notify := handlers.NewNotify(p.sockets.Of("/socket"), handlers.NotifyOptions{
 		Store: p.store, Verifier: verifier, Recovery: cfg.RecoveryTTL, Log: log,
 	})
+	if p.cluster != nil {
+		p.cluster.serve(p.chat, notify)
+	}
 
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Addr())
 	if err != nil {
@@ -120,20 +128,30 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 	return p, nil
 }
 
+// stopTimeout bounds what stop does beside DRAIN_TIMEOUT.
+const stopTimeout = 5 * time.Second
+
 // stop closes connections over DRAIN_TIMEOUT, so that their clients do not all come back at once, and then
 // what is below them.
 func (p *program) stop() error {
 	p.draining.Store(true)
-	drain, cancel := context.WithTimeout(context.Background(), p.cfg.DrainTimeout)
+	drain, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	if d := p.cfg.DrainTimeout; d > 0 {
+		drain, cancel = context.WithTimeout(drain, d)
+		defer cancel()
+	} else {
+		// Without a deadline all are closed at once, but what they do last still needs its time.
+		defer time.AfterFunc(stopTimeout, cancel).Stop()
+	}
 	err := p.sockets.Shutdown(drain)
 	p.chat.Close()
-	rest, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	rest, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	if shutErr := p.http.Shutdown(rest); shutErr != nil {
 		err = errors.Join(err, p.http.Close())
 	}
-	if closeErr := p.store.Close(); closeErr != nil {
+	if closeErr := p.closeStore(); closeErr != nil {
 		err = errors.Join(err, fmt.Errorf("close the store: %w", closeErr))
 	}
 	p.stopKeys()
@@ -148,7 +166,12 @@ func (p *program) routes(counters *metrics.Metrics) http.Handler {
 			http.Error(w, "draining", http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprintln(w, "ok")
+		health := "ok"
+		if p.cluster != nil {
+			// Still 200: what is wrong with Redis is wrong for all processes, and connections are served.
+			health = cmp.Or(p.cluster.degraded(), health)
+		}
+		_, _ = fmt.Fprintln(w, health) // who asked may be gone
 	})
 	pages.Handle("GET /metrics", p.operatorOnly(counters.Handler()))
 	pages.Handle("/", web.Handler())
@@ -217,12 +240,38 @@ func newVerifier(ctx context.Context, cfg *config.Config, log zerolog.Logger) (a
 	})
 }
 
-func openStore(cfg *config.Config, log zerolog.Logger) (store.Store, error) {
-	o := store.Options{SessionTTL: cfg.SessionTTL, MessageTTL: cfg.MessageTTL, MailboxLimit: cfg.MailboxLimit}
-	if cfg.Store == config.StoreMemory {
-		return memory.New(o), nil
+// openStore opens the store that the configuration names.
+func (p *program) openStore(ctx context.Context, log zerolog.Logger, counters *metrics.Metrics) (err error) {
+	switch p.cfg.Store {
+	case config.StoreMemory:
+		p.store = memory.New(storeOptions(p.cfg))
+	case config.StoreRedis:
+		if p.cluster, err = joinCluster(ctx, p.cfg, log, counters); err == nil {
+			p.store = p.cluster.store
+		}
+	default:
+		p.store, err = file.Open(p.cfg.DataDir, file.Options{Options: storeOptions(p.cfg), Logger: log})
 	}
-	return file.Open(cfg.DataDir, file.Options{Options: o, Logger: log})
+	return err
+}
+
+func (p *program) closeStore() error {
+	if p.cluster != nil {
+		return p.cluster.Close()
+	}
+	return p.store.Close()
+}
+
+// newFanout returns what makes the fan-out between processes, or nil for a single one.
+func (p *program) newFanout() func(*shard.Pool, *fanout.Local, fanout.Host) (fanout.Fanout, error) {
+	if p.cluster == nil {
+		return nil
+	}
+	return p.cluster.newFanout
+}
+
+func storeOptions(cfg *config.Config) store.Options {
+	return store.Options{SessionTTL: cfg.SessionTTL, MessageTTL: cfg.MessageTTL, MailboxLimit: cfg.MailboxLimit}
 }
 
 // engineOptions configures the transports. Pages of foreign origins are refused on both.

@@ -28,8 +28,14 @@ type Config struct {
 
 	// What it runs on.
 	Shards  int
-	Store   string // StoreMemory or StoreFile
+	Store   string // StoreMemory, StoreFile or StoreRedis
 	DataDir string
+
+	// How it works with other processes, if RedisURL is set.
+	RedisURL  string
+	RedisWait time.Duration
+	Fanout    string // FanoutClassic or FanoutSharded
+	NotifyBus string // NotifyBusOff or NotifyBusClassic
 
 	// Who may come in.
 	CORSOrigins           []string // each an origin or "*"
@@ -74,6 +80,15 @@ type Config struct {
 const (
 	StoreMemory = "memory"
 	StoreFile   = "file"
+	StoreRedis  = "redis"
+)
+
+// Values of Config.Fanout and Config.NotifyBus.
+const (
+	FanoutClassic    = "classic"
+	FanoutSharded    = "sharded"
+	NotifyBusOff     = "off"
+	NotifyBusClassic = "classic"
 )
 
 // Values of Config.LogFormat; LogAuto is text on a terminal and JSON otherwise.
@@ -138,6 +153,16 @@ func (c *Config) complete() error {
 		return errors.New("JWT_ISSUER is set, but tokens are not verified at all: set JWT_SECRET or JWT_JWKS_URL too, or unset it")
 	case c.Open() && c.JWTAudience != "":
 		return errors.New("JWT_AUDIENCE is set, but tokens are not verified at all: set JWT_SECRET or JWT_JWKS_URL too, or unset it")
+	}
+	switch {
+	case c.Store == "" && c.RedisURL != "":
+		c.Store = StoreRedis
+	case c.Store == "":
+		c.Store = StoreFile
+	case c.Store == StoreRedis && c.RedisURL == "":
+		return errors.New("STORE is redis, but REDIS_URL does not say which one: set it")
+	case c.Store != StoreRedis && c.RedisURL != "":
+		return fmt.Errorf("STORE is %s, but processes that REDIS_URL connects share what they keep: unset STORE, or REDIS_URL for a single process", c.Store)
 	}
 	if c.Host == "" && c.Open() {
 		c.Host = "127.0.0.1" // where anybody may claim any name, only this machine may try

@@ -51,6 +51,7 @@ func TestDefaults(t *testing.T) {
 	want := &config.Config{
 		Host: "127.0.0.1", Port: 3000,
 		Shards: runtime.GOMAXPROCS(0), Store: config.StoreFile, DataDir: "./data",
+		RedisWait: 30 * time.Second, Fanout: config.FanoutClassic, NotifyBus: config.NotifyBusOff,
 		PingInterval: 25 * time.Second, PingTimeout: 20 * time.Second, ConnectTimeout: 45 * time.Second,
 		AllowUpgrades: true,
 		SessionTTL:    24 * time.Hour, MessageTTL: 24 * time.Hour, RecoveryTTL: 2 * time.Minute,
@@ -137,8 +138,12 @@ func TestRefusals(t *testing.T) {
 		{"PORT", "3000.5", "whole number"},
 		{"PORT", "99999999999999999999", "too large"},
 		{"SHARDS", "-1", "0 to 256"},
-		{"STORE", "redis", "use file or memory"},
-		{"REDIS_URL", "redis://:hunter2@localhost", "one process only"},
+		{"STORE", "redis", "REDIS_URL"},
+		{"STORE", "mysql", "use file, memory or redis"},
+		{"REDIS_URL", "http://:hunter2@localhost", "redis://"},
+		{"REDIS_WAIT", "30", "write 30s for seconds"},
+		{"FANOUT", "carrier pigeon", "use classic or sharded"},
+		{"NOTIFY_BUS", "on", "use off or classic"},
 		{"CORS_ORIGINS", "example.com", "write scheme, host and port"},
 		{"CORS_ORIGINS", "https://a.example,https://b.example/", `"https://b.example/"`},
 		{"JWT_SECRET", "hunter2", "at least 8"},
@@ -184,6 +189,10 @@ func TestRefusals(t *testing.T) {
 			sentence(t, err, c.env, c.want)
 		})
 	}
+	t.Run("a store that processes can't share", func(t *testing.T) {
+		_, err := parse(t, map[string]string{"STORE": "file", "REDIS_URL": "redis://localhost"})
+		sentence(t, err, "STORE is file", "unset")
+	})
 	t.Run("both kinds of keys", func(t *testing.T) {
 		_, err := parse(t, map[string]string{"JWT_SECRET": secret, "JWT_JWKS_URL": jwks})
 		sentence(t, err, "JWT_SECRET and JWT_JWKS_URL", "unset")

@@ -13,6 +13,8 @@ import (
 	"unicode"
 
 	"github.com/rs/zerolog"
+
+	redisstore "parley/store/redis"
 )
 
 // The functions here make the set functions of the table: each turns a text into a field, or says why it
@@ -166,12 +168,26 @@ func httpURL(field func(*Config) *string) func(*Config, string) error {
 	}
 }
 
-// noRedis takes nothing.
-func noRedis(_ *Config, text string) error {
-	if text != "" {
-		return errors.New("this version runs as one process only and does not use Redis: unset it")
+// redisURL takes the address of a Redis, or none. Its errors quote nothing: the address may hold a password.
+func redisURL(c *Config, text string) error {
+	if text == "" {
+		return nil
 	}
+	if _, err := redisstore.Parse(text); err != nil {
+		return err
+	}
+	c.RedisURL = text
 	return nil
+}
+
+// optional leaves a setting that is not given alone.
+func optional(set func(*Config, string) error) func(*Config, string) error {
+	return func(c *Config, text string) error {
+		if text == "" {
+			return nil
+		}
+		return set(c, text)
+	}
 }
 
 // allInterfaces stands for a HOST that was given and means every interface, until complete has run.

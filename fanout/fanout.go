@@ -25,6 +25,17 @@ type Fanout interface {
 	Disconnect(ctx context.Context, sel shard.Selector, closing bool) error
 	// Fetch describes the selected sockets. With an error it returns those that it could reach.
 	Fetch(ctx context.Context, sel shard.Selector) ([]Socket, error)
+	// ServerSideEmit gives an event, a JSON array of its name and arguments, to the Hosts of the other servers.
+	ServerSideEmit(ctx context.Context, namespace string, data []byte, attachments [][]byte) error
+	// ServerSideEmitWithAck is ServerSideEmit, and returns what each of the other servers answered. With an error
+	// it returns the answers that came.
+	ServerSideEmitWithAck(ctx context.Context, namespace string, data []byte, attachments [][]byte) ([]Answer, error)
+	// Open says that this process has a namespace now, and Shut that it has it no more. Emitting to one opens it.
+	Open(namespace string)
+	Shut(namespace string)
+	// Wait returns when what other processes emit to the namespace and to those rooms, which must have members
+	// here, reaches this one.
+	Wait(ctx context.Context, namespace string, rooms ...string) error
 	// Close ends the fan-out's own work. The shards are stopped after it.
 	Close() error
 }

@@ -78,6 +78,23 @@ func (l *Local) Fetch(ctx context.Context, sel shard.Selector) ([]Socket, error)
 	return found, err
 }
 
+// ServerSideEmit implements Fanout: there is no other server.
+func (l *Local) ServerSideEmit(context.Context, string, []byte, [][]byte) error { return nil }
+
+// ServerSideEmitWithAck implements Fanout: there is no other server.
+func (l *Local) ServerSideEmitWithAck(context.Context, string, []byte, [][]byte) ([]Answer, error) {
+	return nil, nil
+}
+
+// Open implements Fanout.
+func (l *Local) Open(string) {}
+
+// Shut implements Fanout.
+func (l *Local) Shut(string) {}
+
+// Wait implements Fanout.
+func (l *Local) Wait(context.Context, string, ...string) error { return nil }
+
 // Close implements Fanout.
 func (l *Local) Close() error { return nil }
 

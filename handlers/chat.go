@@ -27,6 +27,10 @@ const (
 	maxID       = 128 // bytes of a message id
 )
 
+// welcomeTimeout bounds a welcome, in which all clients of a process may be at once after a restart. It is less
+// than a heartbeat takes to fail, for the client's pong waits behind it.
+const welcomeTimeout = 30 * time.Second
+
 // ChatOptions configures NewChat.
 type ChatOptions struct {
 	Store        store.Store
@@ -97,6 +101,7 @@ func NewChat(n *socketio.Namespace, o ChatOptions) *Chat {
 	socketio.OnAck(n, "history", c.history)
 	socketio.OnAck(n, "users:page", c.usersPage)
 	socketio.OnAck(n, "users:search", c.usersSearch)
+	n.OnServerSide(presenceEvent, c.presenceElsewhere)
 	go c.keepSessions()
 	return c
 }
@@ -175,7 +180,7 @@ func (c *Chat) session(ctx context.Context, id string) (store.Session, error) {
 
 // connected welcomes a socket (contracts.md A3).
 func (c *Chat) connected(ctx context.Context, s *socketio.Socket) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), welcomeTimeout)
 	defer cancel()
 	if err := c.welcome(ctx, s); err != nil && s.Connected() {
 		// Half a welcome would leave a client deaf. It comes back by itself.
@@ -232,33 +237,41 @@ func (c *Chat) arrive(ctx context.Context, s *socketio.Socket, who identity) err
 	if !first {
 		return nil
 	}
-	return c.announce(s, who.UserID, "user connected", rosterEntry{
-		UserID: who.UserID, Username: who.Username, Connected: true, Messages: []json.RawMessage{},
-	})
+	return c.announce(ctx, s.ID(), who.UserID, "user connected", arrival(who.UserID, who.Username))
 }
 
-// disconnected counts the socket out, and tells the others if it was the user's last (contracts.md A5).
+// disconnected counts the socket out, and keeps its session from now on.
 func (c *Chat) disconnected(ctx context.Context, s *socketio.Socket, _ socketio.Reason) {
 	c.mu.Lock()
 	session := c.online[s.ID()]
 	delete(c.online, s.ID())
 	c.mu.Unlock()
 	c.watchers.close(s.ID())
+	if err := c.leave(ctx, s); err != nil {
+		c.log.Error().Err(err).Str("uid", s.User()).Msg("a socket left, but its presence may be wrong until its user returns")
+	}
+	if session == "" {
+		return
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if err := c.store.TouchSession(ctx, session); err != nil && !errors.Is(err, store.ErrNotFound) {
+		c.log.Warn().Err(err).Str("uid", s.User()).Msg("a socket left, but its session may expire early")
+	}
+}
+
+// leave uncounts the socket, and tells the others if it was the user's last (contracts.md A5).
+func (c *Chat) leave(ctx context.Context, s *socketio.Socket) error {
 	turn := c.turn(s.User())
 	turn.Lock()
 	defer turn.Unlock()
 	ctx, cancel := bounded(ctx) // not before it is our turn: a socket that is not counted out is a ghost
 	defer cancel()
 	last, err := c.store.Disconnect(ctx, s.User(), s.ID())
-	if err == nil && last {
-		err = c.announce(s, s.User(), "user disconnected", s.User())
+	if err != nil || !last {
+		return err
 	}
-	if session != "" {
-		err = errors.Join(err, c.store.TouchSession(ctx, session))
-	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		c.log.Error().Err(err).Str("uid", s.User()).Msg("a socket left, but its presence may be wrong until its user returns")
-	}
+	return c.announce(ctx, s.ID(), s.User(), "user disconnected", s.User())
 }
 
 // turn returns the lock under which a user's presence changes and is announced. Holding it over a store call

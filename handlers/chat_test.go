@@ -3,6 +3,7 @@ package handlers_test
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -326,6 +327,7 @@ func TestStoreFails(t *testing.T) {
 func TestErrorsTellNothing(t *testing.T) {
 	f := start(t)
 	alice := f.login("alice")
+	alice.silent() // its welcome is over
 	inner := fmt.Errorf("open /var/lib/secret.db: %w", store.ErrUnavailable)
 	for op, ask := range map[string][2]string{
 		"UsersByID":    {"private message", `{"content":"<body>","to":"` + alice.userID + `"}`},
@@ -356,7 +358,7 @@ func TestErrorsTellNothing(t *testing.T) {
 func TestOriginHeadersAreNotIdentity(t *testing.T) {
 	f := start(t)
 	alice := f.login("alice")
-	d := f.dial("websocket", query("sessionID", alice.sessionID, "username", "x"), http.Header{"Sessionid": {alice.sessionID}})
+	d := f.dial("websocket", url.Values{"sessionID": {alice.sessionID}, "username": {"x"}}.Encode(), http.Header{"Sessionid": {alice.sessionID}})
 	d.send("40")
 	d.expect(`44{"message":"invalid username"}`)
 }

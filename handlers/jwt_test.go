@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -49,7 +50,7 @@ func TestC4(t *testing.T) {
 			header      http.Header
 		}{
 			{auth: `"token":"` + good + `",`},
-			{query: query("token", good)},
+			{query: url.Values{"token": {good}}.Encode()},
 			{header: http.Header{"Authorization": {"Bearer " + good}}},
 			{header: http.Header{"Token": {good}}},
 		} {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"regexp"
 	"strings"
 	"sync"
@@ -86,8 +85,10 @@ func start(t *testing.T, configure ...func(*setup)) *fixture {
 		if err := f.store.Close(); err != nil {
 			t.Error(err)
 		}
-		if log := f.log.String(); strings.Contains(log, "panicked") {
-			t.Errorf("a handler panicked:\n%s", log)
+		for line := range strings.Lines(f.log.String()) {
+			if strings.Contains(line, "panicked") || t.Failed() && !strings.Contains(line, `"debug"`) {
+				t.Errorf("logged: %s", line)
+			}
 		}
 	})
 	return f
@@ -334,9 +335,12 @@ func (d *device) upgrade(f *fixture, query string, header http.Header) {
 	if header == nil {
 		header = http.Header{}
 	}
-	c, _, err := gws.NewClient(&socketHandler{d: d}, &gws.ClientOption{
+	c, res, err := gws.NewClient(&socketHandler{d: d}, &gws.ClientOption{
 		Addr: address, RequestHeader: header.Clone(), ReadMaxPayloadSize: 64 << 20, HandshakeTimeout: patience,
 	})
+	if res != nil {
+		defer res.Body.Close()
+	}
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -631,13 +635,4 @@ func encode(t *testing.T, v any) string {
 // userEvent is the frame that tells of a user's coming.
 func userEvent(id, name string) string {
 	return fmt.Sprintf(`42["user connected",{"userID":%q,"username":%q,"connected":true,"messages":[]}]`, id, name)
-}
-
-// query builds a handshake query.
-func query(pairs ...string) string {
-	q := url.Values{}
-	for i := 0; i < len(pairs); i += 2 {
-		q.Add(pairs[i], pairs[i+1])
-	}
-	return q.Encode()
 }

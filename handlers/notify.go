@@ -35,6 +35,7 @@ type Notify struct {
 	store     store.Store
 	gate      *gate
 	log       zerolog.Logger
+	publish   func(ctx context.Context, id, event string, args json.RawMessage) error // see PublishTo; nil: to nobody
 	handlers  map[string]func(n *Notify, ctx context.Context, r notifyRequest) (receipt, error)
 }
 
@@ -160,9 +161,9 @@ func (n *Notify) postUpdated(ctx context.Context, r notifyRequest) (receipt, err
 
 // notification is what reaches the user's devices, in the contract's order.
 type notification struct {
-	Event string           `json:"event"`
-	ID    string           `json:"id"`
-	Args  notificationArgs `json:"args"`
+	Event string          `json:"event"`
+	ID    string          `json:"id"`
+	Args  json.RawMessage `json:"args"`
 }
 
 type notificationArgs struct {
@@ -174,7 +175,11 @@ func (n *Notify) dispatch(ctx context.Context, r notifyRequest, event, text stri
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	user := r.socket.User()
-	data, err := encodeJSON(notification{event, user, notificationArgs{text}})
+	args, err := encodeJSON(notificationArgs{text})
+	if err != nil {
+		return receipt{}, err
+	}
+	data, err := encodeJSON(notification{event, user, args})
 	if err != nil {
 		return receipt{}, err
 	}
@@ -186,6 +191,11 @@ func (n *Notify) dispatch(ctx context.Context, r notifyRequest, event, text stri
 	stored, err := n.store.Append(ctx, post)
 	if err != nil {
 		return receipt{}, storeError(err)
+	}
+	if n.publish != nil && !stored.Duplicate {
+		if err := n.publish(ctx, user, event, args); err != nil {
+			n.log.Warn().Err(err).Str("uid", user).Msg("a notification did not reach the older processes")
+		}
 	}
 	if err := deliver(ctx, n.namespace, n.store, post, stored, 0); err != nil {
 		// It is stored; the next entry, or the client's return, brings it.

@@ -3,6 +3,7 @@ package handlers_test
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -13,7 +14,7 @@ import (
 // subscribe is a welcomed device of notify, in open mode.
 func (f *fixture) subscribe(id string) *device {
 	f.t.Helper()
-	d := f.dial("websocket", query("token", "t", "id", id), nil)
+	d := f.dial("websocket", url.Values{"token": {"t"}, "id": {id}}.Encode(), nil)
 	d.subscribed()
 	return d
 }

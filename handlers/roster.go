@@ -203,16 +203,6 @@ func (c *Chat) presence(ctx context.Context, n int, id func(i int) string) ([]bo
 	return online, nil
 }
 
-// announce tells a change of a user's presence to the sockets that have the user in their roster, but not to
-// s itself.
-func (c *Chat) announce(s *socketio.Socket, user, event string, arg any) error {
-	err := s.To(everybody).Emit(event, arg)
-	if watching := c.watchers.of(user); len(watching) > 0 {
-		err = errors.Join(err, s.To(watching...).Emit(event, arg))
-	}
-	return err
-}
-
 // introduce tells the sockets of user which do not have other in their list of them: a client of the contract
 // drops the messages of users that it does not know. It is for past the roster limit, where not everybody is
 // in the list.

@@ -118,7 +118,7 @@ func TestStranger(t *testing.T) {
 
 // TestStorm: hundreds of clients at once all get a roster that, with what they are told beside it, is right.
 func TestStorm(t *testing.T) {
-	const clients = 300
+	const clients = 150
 	f := start(t)
 	devices := make([]*device, clients)
 	for i := range devices {

@@ -39,4 +39,9 @@ var names = map[Name]string{
 	Recoveries:        "Recovery attempts by outcome.",
 	Limited:           "Requests refused by a configured limit.",
 	EventsRefused:     "Application events answered with an error.",
+	BusRejected:       "Messages of other servers that were ignored because they are malformed or not for us.",
+	BusRefused:        "Events that were kept from other servers because their clients would fail on them.",
+	BusDropped:        "Messages between servers that were dropped.",
+	BusReconnects:     "Subscriber connections to Redis lost and restored.",
+	BusPanics:         "Panics while a message of another server was handled.",
 }

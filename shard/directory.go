@@ -16,6 +16,10 @@ const MaxShards = 256
 type directory struct {
 	seed    maphash.Seed
 	stripes [64]stripe
+
+	// watch, if not nil, is told when a room of this process gets its first member or loses its last. It is
+	// called under the stripe's lock, so that a room's changes come in order, and must not block.
+	watch func(namespace, room string, present bool)
 }
 
 type stripe struct {
@@ -45,23 +49,33 @@ func (d *directory) add(namespace, room string, shard int) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	key := roomKey{namespace, room}
-	set := st.rooms[key]
+	set, known := st.rooms[key]
 	set.add(shard)
 	st.rooms[key] = set
+	if !known && d.watch != nil {
+		d.watch(namespace, room, true)
+	}
 }
 
 func (d *directory) remove(namespace, room string, shard int) {
 	st := d.stripe(room)
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	key := roomKey{namespace, room}
-	set := st.rooms[key]
+	d.takeOutLocked(st, roomKey{namespace, room}, shard)
+}
+
+// takeOutLocked takes a shard out of a room that it is in.
+func (d *directory) takeOutLocked(st *stripe, key roomKey, shard int) {
+	set, known := st.rooms[key]
 	set.remove(shard)
-	if set == (shardSet{}) {
-		delete(st.rooms, key)
+	if set != (shardSet{}) {
+		st.rooms[key] = set
 		return
 	}
-	st.rooms[key] = set
+	delete(st.rooms, key)
+	if known && d.watch != nil {
+		d.watch(key.namespace, key.room, false)
+	}
 }
 
 // lookup adds the shards that hold members of room to set.
@@ -79,13 +93,8 @@ func (d *directory) forget(shard int) {
 	for i := range d.stripes {
 		st := &d.stripes[i]
 		st.mu.Lock()
-		for key, set := range st.rooms {
-			set.remove(shard)
-			if set == (shardSet{}) {
-				delete(st.rooms, key)
-			} else {
-				st.rooms[key] = set
-			}
+		for key := range st.rooms {
+			d.takeOutLocked(st, key, shard)
 		}
 		st.mu.Unlock()
 	}

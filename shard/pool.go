@@ -102,6 +102,12 @@ func (p *Pool) Stop() {
 	p.running.Wait()
 }
 
+// WatchRooms has watch called when a room of this process gets its first member and when it loses its last, in
+// order for each room. watch must not block. Call it before the first socket is registered.
+func (p *Pool) WatchRooms(watch func(namespace, room string, present bool)) {
+	p.directory.watch = watch
+}
+
 // Len returns the number of shards.
 func (p *Pool) Len() int { return len(p.shards) }
 

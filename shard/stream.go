@@ -37,6 +37,12 @@ type Mail struct {
 	Offset  store.Offset
 	Origin  string            // the socket that sent it, which is not given it back
 	Message *engineio.Message // the event with its offset, as it goes to the wire; nil to pass the entry over
+
+	// What other processes need of it, for whom the sender does not add the offset.
+
+	Namespace   string
+	Text        []byte // the EVENT or BINARY_EVENT packet without the offset; nil if they are not to be told
+	Attachments [][]byte
 }
 
 // Source reads the mail of one application that a shard missed, as Mailboxes.After does: all entries that

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"parley/engineio"
 	"parley/metrics"
 	"parley/shard"
@@ -42,6 +44,23 @@ func (src mailSource) Mail(ctx context.Context, box store.Box, after store.Offse
 	return src.n.mails(ctx, box, after, limit)
 }
 
+// tailsAtOnce is how many mailboxes are asked about at a time. A store on another machine answers them together.
+const tailsAtOnce = 64
+
+// Tails implements shard.Tailer.
+func (src mailSource) Tails(ctx context.Context, boxes []store.Box) ([]store.Offset, error) {
+	tails := make([]store.Offset, len(boxes))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(tailsAtOnce)
+	for i, box := range boxes {
+		group.Go(func() (err error) {
+			tails[i], err = src.n.app.mail.Store.Tail(ctx, box)
+			return err
+		})
+	}
+	return tails, group.Wait()
+}
+
 // mails reads and encodes the entries after an offset.
 func (n *Namespace) mails(ctx context.Context, box store.Box, after store.Offset, limit int) ([]shard.Mail, error) {
 	entries, err := n.app.mail.Store.After(ctx, box, after, limit)
@@ -72,10 +91,14 @@ func (n *Namespace) encodeMail(box store.Box, e store.Entry, fresh bool) shard.M
 	case fresh:
 		n.sent(event, args)
 	}
-	return shard.Mail{
+	m := shard.Mail{
 		Box: box, Offset: e.Offset, Origin: e.Origin,
 		Message: engineio.NewMessage(packet.AppendArg(nil, text, e.Offset.String()), attachments...),
 	}
+	if fresh && err == nil {
+		m.Namespace, m.Text, m.Attachments = n.name, text, attachments
+	}
+	return m
 }
 
 // mailEvent calls Mail.Event and contains its panic: it may run in a goroutine that serves all of a shard.
@@ -146,8 +169,19 @@ func (s *Socket) mayFollow(box store.Box, after store.Offset) error {
 	return nil
 }
 
+// subscribeTimeout bounds the wait for what other processes send to the socket's user. Without it mail still
+// comes, with the next check of the mailbox.
+const subscribeTimeout = 2 * time.Second
+
 // attach sends the socket what it is behind until its shard can take over.
 func (s *Socket) attach(ctx context.Context, box store.Box, after store.Offset) error {
+	// From here on no entry is announced unheard; what was before is read from the store.
+	wait, cancel := context.WithTimeout(ctx, subscribeTimeout)
+	err := s.client.server.fanout.Wait(wait, s.namespace.name, box.User)
+	cancel()
+	if err != nil {
+		s.log().Debug().Err(err).Msg("following a mailbox without hearing other processes yet")
+	}
 	for {
 		behind, err := s.shard.Follow(ctx, s.entry, box, after)
 		if err != nil || !behind {

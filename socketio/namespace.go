@@ -47,6 +47,7 @@ type application struct {
 	incoming      []func(context.Context, *Event)
 	outgoing      []func(event string, args []any)
 	events        map[string]func(context.Context, *Event) error
+	serverSide    map[string]func(context.Context, Args) (any, error)
 	recovery      *Recovery
 	mail          *Mail
 

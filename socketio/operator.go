@@ -134,24 +134,32 @@ func (o *Operator) EmitWithAck(ctx context.Context, event string, args ...any) (
 	return replies, err
 }
 
+// reach returns the fan-out that reaches the sockets o speaks to.
+func (o *Operator) reach() fanout.Fanout {
+	if o.local {
+		return o.namespace.server.local
+	}
+	return o.namespace.server.fanout
+}
+
 // SocketsJoin puts the sockets into rooms, on all processes.
 func (o *Operator) SocketsJoin(rooms ...string) error {
 	return o.each(func(o *Operator) error {
-		return o.namespace.server.fanout.Join(o.namespace.server.ctx, o.selector(), rooms)
+		return o.reach().Join(o.namespace.server.ctx, o.selector(), rooms)
 	})
 }
 
 // SocketsLeave takes the sockets out of rooms, on all processes.
 func (o *Operator) SocketsLeave(rooms ...string) error {
 	return o.each(func(o *Operator) error {
-		return o.namespace.server.fanout.Leave(o.namespace.server.ctx, o.selector(), rooms)
+		return o.reach().Leave(o.namespace.server.ctx, o.selector(), rooms)
 	})
 }
 
 // DisconnectSockets disconnects the sockets, on all processes; closing also closes their connections.
 func (o *Operator) DisconnectSockets(closing bool) error {
 	return o.each(func(o *Operator) error {
-		return o.namespace.server.fanout.Disconnect(o.namespace.server.ctx, o.selector(), closing)
+		return o.reach().Disconnect(o.namespace.server.ctx, o.selector(), closing)
 	})
 }
 
@@ -171,7 +179,7 @@ func (o *Operator) FetchSockets(ctx context.Context) ([]RemoteSocket, error) {
 		return nil, errors.New("fetch sockets: not for a parent namespace, use its children")
 	}
 	var found []fanout.Socket
-	found, err := o.namespace.server.fanout.Fetch(ctx, o.selector())
+	found, err := o.reach().Fetch(ctx, o.selector())
 	sockets := make([]RemoteSocket, len(found))
 	for i, s := range found {
 		sockets[i] = RemoteSocket{

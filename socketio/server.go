@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 
 	"parley/engineio"
 	"parley/fanout"
@@ -55,6 +56,10 @@ type Options struct {
 	// EventRate bounds the events and CONNECTs that one connection may send in a second; a burst may be twice
 	// that. 0 means no bound.
 	EventRate float64
+
+	// Fanout, if not nil, makes what connects this process with others: it gets the shards, the fan-out over them,
+	// and what it may ask of the server. Shutdown closes it.
+	Fanout func(*shard.Pool, *fanout.Local, fanout.Host) (fanout.Fanout, error)
 
 	Log     zerolog.Logger
 	Metrics *metrics.Metrics
@@ -99,6 +104,7 @@ type Server struct {
 	engine  *engineio.Server
 	pool    *shard.Pool
 	fanout  fanout.Fanout
+	local   *fanout.Local // the part of fanout that is this process
 	log     zerolog.Logger
 	metrics *metrics.Metrics
 	ctx     context.Context // the server's lifetime, handed to handlers
@@ -121,20 +127,47 @@ func NewServer(o Options) (*Server, error) {
 	s := &Server{
 		options:    o,
 		pool:       pool,
-		fanout:     fanout.NewLocal(pool, o.MaxRooms),
 		log:        o.Log,
 		metrics:    o.Metrics,
 		namespaces: make(map[string]*Namespace),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.engine, err = engineio.NewServer(o.Engine, s.accept)
-	if err != nil {
+	if err := s.connectFanout(); err != nil {
 		s.cancel()
 		pool.Stop()
 		return nil, err
 	}
+	s.engine, err = engineio.NewServer(o.Engine, s.accept)
+	if err != nil {
+		s.cancel()
+		pool.Stop()
+		return nil, errors.Join(err, s.fanout.Close())
+	}
 	s.Of("/")
 	return s, nil
+}
+
+// connectFanout sets the fan-out: the local one, or what connects this process with others, whose mail is then
+// looked after.
+func (s *Server) connectFanout() error {
+	s.local = fanout.NewLocal(s.pool, s.options.MaxRooms)
+	if s.options.Fanout == nil {
+		s.fanout = s.local
+		return nil
+	}
+	h := &host{server: s, missed: make(chan struct{}, 1)}
+	f, err := s.options.Fanout(s.pool, s.local, h)
+	if err != nil {
+		return err
+	}
+	s.fanout = f
+	warn := rate.Sometimes{Interval: time.Minute}
+	go s.pool.Watch(s.ctx, checkEvery, h.missed, func(err error) { // ends when the pool stops
+		warn.Do(func() {
+			s.log.Warn().Err(err).Msg("mailboxes could not be compared with the store, trying again")
+		})
+	})
+	return nil
 }
 
 // ServeHTTP serves Engine.IO requests.
@@ -159,6 +192,7 @@ func (s *Server) Of(name string) *Namespace {
 	}
 	n := newNamespace(s, name, new(application))
 	s.namespaces[name] = n
+	s.fanout.Open(name)
 	return n
 }
 
@@ -197,6 +231,7 @@ func (s *Server) lookup(name string, auth json.RawMessage) *Namespace {
 			n = newNamespace(s, name, parent.app)
 			n.parent = parent
 			s.namespaces[name] = n
+			s.fanout.Open(name)
 		}
 		n.hold()
 		return n
@@ -213,6 +248,7 @@ func (s *Server) release(n *Namespace) {
 	defer s.mu.Unlock()
 	if n.held.Load() == 0 && s.namespaces[n.name] == n {
 		delete(s.namespaces, n.name)
+		s.fanout.Shut(n.name)
 	}
 }
 

@@ -1,0 +1,28 @@
+package fanout
+
+import (
+	"parley/engineio"
+	"parley/shard"
+)
+
+// Host is what a fan-out between processes asks of the layer above it. Its methods are called from the fan-out's
+// goroutines, several at a time unless it says otherwise, also for namespaces that the host does not have.
+type Host interface {
+	// OffsetMode says what becomes of the offset of an event that another process emitted. text is its packet.
+	OffsetMode(namespace string, text []byte, flags engineio.Flags) shard.OffsetMode
+	// NextAckID returns an acknowledgement id that no other packet of the namespace has.
+	NextAckID(namespace string) uint64
+	// ServerSide handles an event that another server emitted to the servers: a JSON array of its name and
+	// arguments. One is handled at a time, so a handler that takes long goes on in a goroutine of its own. ack
+	// is nil if the other wants no answer; otherwise its first call counts, from any goroutine.
+	ServerSide(namespace string, data []byte, attachments [][]byte, ack func(Answer))
+	// Resubscribed says that what others published may have been missed: mail is to be read from the store.
+	Resubscribed()
+}
+
+// Answer is one value that a server answered with: JSON text, nil for nothing, and the attachments that its
+// placeholders stand for.
+type Answer struct {
+	JSON        []byte
+	Attachments [][]byte
+}

@@ -1,0 +1,90 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"parley/socketio"
+)
+
+// presenceEvent is the server-side event by which processes tell each other of presence once the roster limit
+// is passed: event, user, argument, and the socket that is not told.
+const presenceEvent = "parley:presence"
+
+// arrival is the argument of "user connected" (contracts.md A3).
+func arrival(user, name string) rosterEntry {
+	return rosterEntry{UserID: user, Username: name, Connected: true, Messages: []json.RawMessage{}}
+}
+
+// announce tells a change of a user's presence to all who have the user in their roster, but not to the socket
+// except. Up to the roster limit that is the whole namespace; past it, those who were given all users while
+// they were fewer, and those who watch this one, on every process.
+func (c *Chat) announce(ctx context.Context, except, user, event string, arg any) error {
+	count, err := c.store.CountUsers(ctx)
+	if err != nil {
+		return fmt.Errorf("count users: %w", err)
+	}
+	others := c.namespace.Except(except)
+	if count <= c.options.RosterLimit {
+		return others.Emit(event, arg)
+	}
+	return errors.Join(
+		others.To(everybody).Emit(event, arg),
+		c.tellWatchers(except, user, event, arg),
+		c.namespace.ServerSideEmit(presenceEvent, event, user, arg, except),
+	)
+}
+
+// tellWatchers tells the sockets of this process that watch user.
+func (c *Chat) tellWatchers(except, user, event string, arg any) error {
+	watching := c.watchers.of(user)
+	if len(watching) == 0 {
+		return nil
+	}
+	return c.namespace.Except(except).To(watching...).Local().Emit(event, arg)
+}
+
+// presenceElsewhere tells the watchers of this process what another one announces.
+func (c *Chat) presenceElsewhere(_ context.Context, args socketio.Args) (any, error) {
+	var event, user, except string
+	var arg json.RawMessage
+	for i, v := range []any{&event, &user, &arg, &except} {
+		if err := args.Decode(i, v); err != nil {
+			return nil, err
+		}
+	}
+	if event != "user connected" && event != "user disconnected" {
+		return nil, fmt.Errorf("unknown presence event")
+	}
+	return nil, c.tellWatchers(except, user, event, arg)
+}
+
+// SettlePresence announces whether a user is online, whose presence changed without a socket of this process coming or
+// going: the process that had their last socket died, or the store was away.
+func (c *Chat) SettlePresence(user string) {
+	ctx, cancel := bounded(context.Background())
+	defer cancel()
+	if err := c.settlePresence(ctx, user); err != nil {
+		c.log.Error().Err(err).Str("uid", user).Msg("a change of presence could not be announced")
+	}
+}
+
+func (c *Chat) settlePresence(ctx context.Context, user string) error {
+	turn := c.turn(user)
+	turn.Lock()
+	defer turn.Unlock()
+	online, err := c.store.Online(ctx, []string{user})
+	if err != nil {
+		return fmt.Errorf("read presence: %w", err)
+	}
+	if !online[0] {
+		return c.announce(ctx, "", user, "user disconnected", user)
+	}
+	known, err := c.store.UsersByID(ctx, []string{user})
+	if err != nil || len(known) == 0 {
+		return err
+	}
+	return c.announce(ctx, "", user, "user connected", arrival(user, known[0].Username))
+}

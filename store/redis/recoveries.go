@@ -1,0 +1,79 @@
+package redisstore
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"parley/store"
+	"parley/store/internal/row"
+)
+
+// SaveRecovery implements [store.Recoveries].
+func (s *Store) SaveRecovery(ctx context.Context, r store.Recovery, ttl time.Duration) error {
+	if err := r.Validate(); err != nil {
+		return err
+	}
+	if err := s.usable(ctx); err != nil {
+		return err
+	}
+	var value []byte
+	for _, field := range []string{r.SID, r.Namespace, r.User, r.Box.App, r.Box.User} {
+		value = row.AppendString(value, field)
+	}
+	value = row.AppendTime(row.AppendString(value, r.Data), r.Disconnected)
+	for _, room := range r.Rooms {
+		value = row.AppendString(value, room)
+	}
+	key := recoveryKey(r.PID)
+	failed := func(err error) {
+		s.log.Warn().Err(err).Str("sid", r.SID).Msg("a socket cannot be recovered: it was not written")
+	}
+	return s.writes.later(ctx, key, failed, plain("SET", key, value, "PX", max(ttl.Milliseconds(), 1)))
+}
+
+// TakeRecovery implements [store.Recoveries]. If the reply is lost, so is the recovery.
+func (s *Store) TakeRecovery(ctx context.Context, pid string) (store.Recovery, error) {
+	if err := s.checkRecovery(ctx, pid); err != nil {
+		return store.Recovery{}, err
+	}
+	key := recoveryKey(pid)
+	c := plain("GETDEL", key)
+	if err := s.writes.do(ctx, key, c); err != nil { // behind the writes, in their order
+		return store.Recovery{}, fmt.Errorf("take recovery: %w", err)
+	}
+	value, ok := c.Val().(string)
+	if !ok {
+		return store.Recovery{}, notFound("recovery")
+	}
+	fields := row.Read([]byte(value))
+	r := store.Recovery{
+		PID: pid, SID: fields.String(), Namespace: fields.String(), User: fields.String(),
+		Box:  store.Box{App: fields.String(), User: fields.String()},
+		Data: bytes.Clone(fields.Bytes()), Disconnected: fields.Time(),
+	}
+	for fields.More() {
+		r.Rooms = append(r.Rooms, fields.String())
+	}
+	return r, fields.Err()
+}
+
+// DeleteRecovery implements [store.Recoveries].
+func (s *Store) DeleteRecovery(ctx context.Context, pid string) error {
+	if err := s.checkRecovery(ctx, pid); err != nil {
+		return err
+	}
+	key := recoveryKey(pid)
+	if err := s.writes.do(ctx, key, plain("DEL", key)); err != nil {
+		return fmt.Errorf("delete recovery: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) checkRecovery(ctx context.Context, pid string) error {
+	if err := store.CheckID("pid", pid); err != nil {
+		return err
+	}
+	return s.usable(ctx)
+}
