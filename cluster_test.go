@@ -1,0 +1,139 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+)
+
+// pair starts two processes on one Redis.
+func pair(t *testing.T, args ...string) (*miniredis.Miniredis, [2]*running) {
+	t.Helper()
+	r := miniredis.RunT(t)
+	args = append(args, "--redis-url=redis://"+r.Addr())
+	return r, [2]*running{launch(t, args...), launch(t, args...)}
+}
+
+// TestClusterChat has two users on two processes see, reach and miss each other.
+func TestClusterChat(t *testing.T) {
+	_, p := pair(t)
+	alice := p[0].mustConnect(`40{"username":"alice"}`)
+	session, aliceID := alice.session()
+	alice.until(`42["users",`)
+	phone := p[1].mustConnect(`40{"sessionID":"` + session + `"}`)
+	if _, id := phone.session(); id != aliceID {
+		t.Fatalf("the session is %s's on the other process", id)
+	}
+	phone.until(`42["users",`)
+	bob := p[1].mustConnect(`40{"username":"bob"}`)
+	_, bobID := bob.session()
+	if roster := bob.until(`42["users",`); !strings.Contains(roster, fmt.Sprintf(`"userID":%q,"username":"alice","connected":true`, aliceID)) {
+		t.Errorf("bob's roster is %s", roster)
+	}
+	alice.until(fmt.Sprintf(`42["user connected",{"userID":%q`, bobID))
+
+	for i := 1; i <= 20; i++ {
+		if err := alice.WriteString(fmt.Sprintf(`42%d["private message",{"content":%d,"to":%q}]`, i, i, bobID)); err != nil {
+			t.Fatal(err)
+		}
+		alice.until(fmt.Sprintf(`43%d[{"id":`, i))
+	}
+	for i := 1; i <= 20; i++ {
+		for name, d := range map[string]*device{"bob": bob, "alice's phone": phone} {
+			var args []json.RawMessage
+			var m struct{ Content, Seq int }
+			if err := json.Unmarshal([]byte(d.until(`42["private message",`)[2:]), &args); err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal(args[1], &m); err != nil || m.Content != i || m.Seq != i {
+				t.Fatalf("%s got %s as number %d", name, args[1], i)
+			}
+		}
+	}
+
+	// One device of two leaves unheard; the last is announced to the other process.
+	if err := alice.NetConn().Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := bob.WriteString(`421["history",{"with":"` + aliceID + `"}]`); err != nil {
+		t.Fatal(err)
+	}
+	bob.until(`431[{"messages":[{"content":1,`)
+	if err := phone.NetConn().Close(); err != nil {
+		t.Fatal(err)
+	}
+	bob.until(fmt.Sprintf(`42["user disconnected",%q`, aliceID))
+}
+
+// TestClusterNotify has a notification reach the devices on both processes once, and what older processes
+// publish too.
+func TestClusterNotify(t *testing.T) {
+	r, p := pair(t, "--notify-bus=classic")
+	hello := `40/socket,{"token":"t","id":"u1"}`
+	a, b := p[0].mustConnect(hello), p[1].mustConnect(hello)
+	for _, d := range []*device{a, b} {
+		// An event is handled after the welcome: when it is acknowledged the device follows its mailbox.
+		if err := d.WriteString(`42/socket,0["message",{"event":"unknown"}]`); err != nil {
+			t.Fatal(err)
+		}
+		d.until(`43/socket,0[`)
+	}
+	const updated = `42/socket,["message",{"event":"post_updated_notification"`
+	for _, turn := range [][2]*device{{a, b}, {b, a}} {
+		if err := turn[0].WriteString(`42/socket,1["message",{"event":"postUpdated"}]`); err != nil {
+			t.Fatal(err)
+		}
+		turn[0].until(updated)
+		turn[0].until(`43/socket,1[{"id":`)
+		turn[1].until(updated)
+	}
+
+	deadline := time.Now().Add(patience)
+	for r.Publish("message:outgoing_socket_message", `{"event":"old","id":"u1","args":{"x":1}}`) == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody listens to the bus")
+		}
+	}
+	r.Publish("message:outgoing_socket_message", `null`)
+	r.Publish("message:outgoing_socket_message", `{"event":"end","id":"u1","args":null}`)
+	for _, d := range []*device{a, b} {
+		d.until(`42/socket,["message",{"event":"old","id":"u1","args":{"x":1}}]`)
+		d.until(`42/socket,["message",{"event":"end","id":"u1","args":null}]`)
+	}
+}
+
+// TestClusterWithoutRedis has Redis go away: senders get an error that tells them to try again, and health says so.
+func TestClusterWithoutRedis(t *testing.T) {
+	r, p := pair(t)
+	alice := p[0].mustConnect(`40{"username":"alice"}`)
+	_, id := alice.session()
+	alice.until(`42["users",`)
+	send := func(ack int) {
+		t.Helper()
+		if err := alice.WriteString(fmt.Sprintf(`42%d["private message",{"content":1,"to":%q,"id":"m"}]`, ack, id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(1)
+	alice.until(`431[{"id":"m","seq":1,`)
+	r.SetError("LOADING Redis is loading the dataset in memory")
+	send(2)
+	alice.until(`432[{"error":{"code":"unavailable"`)
+	r.SetError("")
+	for ack := 3; ; ack++ {
+		send(ack)
+		if strings.Contains(alice.until(fmt.Sprintf(`43%d[`, ack)), `"seq":1,`) {
+			break
+		}
+		if ack > 1000 {
+			t.Fatal("the store does not come back")
+		}
+	}
+	if status, body, _ := p[0].request("/healthz", nil); status != 200 {
+		t.Errorf("health is %d %s", status, body)
+	}
+}
