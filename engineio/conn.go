@@ -158,9 +158,9 @@ func (c *Conn) Transport() string {
 }
 
 // Enqueue puts m into the outbox, to be sent by the next Flush. It takes no copy: m is shared. It returns false
-// if the connection is closed. If the outbox is at one of its bounds, Enqueue closes the connection with the
-// reason SlowClient and returns false, except that a Volatile message is dropped instead. A dropped message is
-// counted, and is no reason to return false.
+// if the connection is closed. If the outbox is at one of its bounds, Enqueue flushes it, and if that does not
+// help closes the connection with the reason SlowClient and returns false, except that a Volatile message is
+// dropped instead. A dropped message is counted, and is no reason to return false.
 func (c *Conn) Enqueue(m *Message, f Flags) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -170,9 +170,16 @@ func (c *Conn) Enqueue(m *Message, f Flags) bool {
 	case f&Volatile != 0 && !c.readyLocked():
 		c.server.opts.Metrics.Count(metrics.VolatileDropped, "slow")
 		return true
-	case c.out.full(&c.server.opts):
-		c.slowLocked()
-		return false
+	}
+	if c.out.full(&c.server.opts) {
+		// More than the bound may come before a Flush, for a client that reads.
+		if c.flushLocked(); c.state != open {
+			return false
+		}
+		if c.out.full(&c.server.opts) {
+			c.slowLocked()
+			return false
+		}
 	}
 	c.out.add(m, f)
 	return true
@@ -317,7 +324,7 @@ func (c *Conn) contain(where string) {
 		return
 	}
 	c.server.reject("panic in " + where)
-	c.server.opts.Logger.Error().Str("in", where).Any("panic", p).Bytes("stack", debug.Stack()).
+	c.server.opts.Logger.Error().Str("in", where).Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).
 		Msg("contained a panic of the receiver; its connection is closed")
 	c.Close(ForcedClose)
 }

@@ -38,7 +38,7 @@ type Options struct {
 	// WriteTimeout is how long a client may take to accept 64 KiB that wait for it; default 10s.
 	WriteTimeout time.Duration
 
-	// BodyTimeout is how long the body of a POST may take to arrive; default 20s.
+	// BodyTimeout is how long the body of a request may take to arrive; default 20s.
 	BodyTimeout time.Duration
 
 	// CloseGrace is how long a polling connection that was closed by Conn.Close waits for the client's next

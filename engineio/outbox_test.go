@@ -253,3 +253,18 @@ func TestSendingDoesNotAllocate(t *testing.T) {
 	}
 	p.wantOpen(t)
 }
+
+// A client that reads is not slow because more than the bound comes at once.
+func TestMoreThanTheBoundAtOnce(t *testing.T) {
+	f := start(t, engineio.Options{OutboundMessages: 4})
+	w, p := f.wsHandshake()
+	for i := range 100 {
+		if !p.Enqueue(engineio.NewMessage([]byte(fmt.Sprint(i))), 0) {
+			t.Fatalf("closed at message %d", i)
+		}
+	}
+	p.Flush()
+	for i := range 100 {
+		w.want(fmt.Sprint("4", i))
+	}
+}

@@ -134,8 +134,10 @@ func (c *Conn) serveGet(w http.ResponseWriter, r *http.Request) {
 	p.flushLocked()
 	c.mu.Unlock()
 
-	// A deadline that the http.Server set for reading the request would look like the client's going away.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	if r.Body == http.NoBody {
+		// A deadline that the http.Server set for reading the request would look like the client's going away.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	}
 	gone := false
 	select {
 	case <-g.ready:
@@ -300,7 +302,6 @@ func (c *Conn) take(this *post, r *http.Request) (status int) {
 		c.server.reject("payload too large")
 		return http.StatusRequestEntityTooLarge
 	}
-	_ = this.control.SetReadDeadline(time.Now().Add(c.server.opts.BodyTimeout))
 	_, err := body.ReadFrom(io.LimitReader(r.Body, int64(limit)+1))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):

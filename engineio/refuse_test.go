@@ -3,6 +3,7 @@ package engineio_test
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -291,5 +292,36 @@ func TestAcceptMayRefuseOrPanic(t *testing.T) {
 	}
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A body that nobody reads must not keep the connection for longer than one that somebody does: net/http reads
+// what is left of it before it answers.
+func TestUnreadBodyIsBounded(t *testing.T) {
+	f := start(t, engineio.Options{BodyTimeout: 20 * time.Millisecond, PingInterval: 50 * time.Millisecond, MaxPayload: 100})
+	p := f.handshake()
+	poll := "/engine.io/?EIO=4&transport=polling"
+	for _, request := range []string{
+		"GET " + poll,
+		"GET " + poll + "&sid=" + p.ID(), // held until the ping
+		"POST " + poll,
+		"POST " + poll + "&sid=unknown",
+		"OPTIONS " + poll,
+		"POST /elsewhere",
+	} {
+		conn, err := net.Dial("tcp", f.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, request+" HTTP/1.1\r\nHost: a\r\nContent-Length: 200\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if reply, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(reply), "HTTP/1.1 ") {
+			t.Errorf("%s: %q, %v", request, reply, err)
+		}
 	}
 }

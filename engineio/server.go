@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/lxzan/gws"
+	"golang.org/x/time/rate"
 
 	"parley/engineio/packet"
 	"parley/metrics"
@@ -39,6 +40,8 @@ type Server struct {
 	gzips     sync.Pool // *gzip.Writer
 	zlibs     sync.Pool // *zlib.Writer
 	deflaters sync.Pool // *flate.Writer
+
+	panicked rate.Sometimes // how often panics that clients can bring about are logged
 
 	// work counts what Shutdown waits for: connections until Closed has returned, and goroutines. It is only
 	// added to by begin, or by who is counted already.
@@ -70,6 +73,7 @@ func NewServer(opts Options, accept func(*Conn) Receiver) (*Server, error) {
 		leaving:   make(map[*socket]struct{}),
 		ping:      newPacket(packet.Ping, ""),
 		noop:      newPacket(packet.Noop, ""),
+		panicked:  rate.Sometimes{Interval: panickedEvery},
 	}
 	s.upgrader = newUpgrader(&s.opts)
 	s.writers.New = func() any { return newWriter() }
@@ -79,6 +83,10 @@ func NewServer(opts Options, accept func(*Conn) Receiver) (*Server, error) {
 	s.deflaters.New = func() any { return must(flate.NewWriter(nil, flate.BestSpeed)) }
 	return s, nil
 }
+
+// panickedEvery is how often a panic of reading a WebSocket is logged: a client can bring it about as often as it
+// likes, and the counter has them all.
+const panickedEvery = 10 * time.Second
 
 // must returns v; err tells of an invalid compression level, and ours is a constant.
 func must[T any](v T, err error) T {
@@ -98,6 +106,10 @@ func (s *Server) Len() int {
 // ServeHTTP serves the requests of both transports, in all of Options.Path; others get 404. The reply to a GET
 // may be held for as long as PingInterval.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Body != http.NoBody {
+		// What nobody reads of a body, net/http does before it answers, so the time for it runs from here on.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.opts.BodyTimeout))
+	}
 	if !strings.HasPrefix(r.URL.Path, s.opts.Path) {
 		http.NotFound(w, r)
 		return

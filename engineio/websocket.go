@@ -132,8 +132,11 @@ func (k *socket) run(ws *gws.Conn) {
 	defer k.conn.server.work.Done()
 	defer func() {
 		if p := recover(); p != nil {
-			k.conn.server.opts.Logger.Error().Any("panic", p).Bytes("stack", debug.Stack()).
-				Msg("contained a panic while reading a WebSocket; its connection is closed")
+			s := k.conn.server
+			s.panicked.Do(func() {
+				s.opts.Logger.Error().Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).
+					Msg("contained a panic while reading a WebSocket; its connection is closed")
+			})
 			k.reply = closeFrame(1002) // a length of 2^63 or more is what gws doesn't survive
 			k.ended(errors.New("reading panicked"))
 		}

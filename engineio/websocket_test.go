@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"parley/engineio"
 	"parley/metrics"
 )
@@ -109,6 +111,23 @@ func TestBrokenFrames(t *testing.T) {
 			w.wantEnd()
 			p.wantReason(t, tt.reason)
 		})
+	}
+}
+
+// A panic that any client can bring about says what it was, but does not fill the log.
+func TestReadingPanicIsLoggedOnce(t *testing.T) {
+	var log bytes.Buffer
+	f := start(t, engineio.Options{Logger: zerolog.New(&log).Level(zerolog.ErrorLevel)})
+	for range 3 {
+		w, p := f.wsHandshake()
+		if _, err := w.conn.Write([]byte{0x80 | opText, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4}); err != nil {
+			t.Fatal(err)
+		}
+		w.wantClose(1002)
+		p.wantReason(t, engineio.TransportError)
+	}
+	if got := log.String(); strings.Count(got, "contained a panic") != 1 || !strings.Contains(got, `"panic":"runtime error: `) {
+		t.Errorf("logged %s", got)
 	}
 }
 
