@@ -61,6 +61,7 @@ type Config struct {
 
 	// Limits; the unit of what a client may use.
 	MaxPayload            int // bytes
+	MaxMessage            int // bytes
 	MaxAttachments        int // per packet
 	MaxNamespaces         int // per connection
 	MaxRooms              int // per socket

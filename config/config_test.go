@@ -56,7 +56,7 @@ func TestDefaults(t *testing.T) {
 		AllowUpgrades: true,
 		SessionTTL:    24 * time.Hour, MessageTTL: 24 * time.Hour, RecoveryTTL: 2 * time.Minute,
 		MailboxLimit: 10000, RosterLimit: 1000, HistoryLimit: 50,
-		MaxPayload: 1000000, MaxAttachments: 10, MaxNamespaces: 16, MaxRooms: 256, MaxPendingAcks: 1000,
+		MaxPayload: 1000000, MaxMessage: 65536, MaxAttachments: 10, MaxNamespaces: 16, MaxRooms: 256, MaxPendingAcks: 1000,
 		OutboundBytes: 4 << 20, OutboundMessages: 16384, ConnectionsPerAddress: 1000, RateLimit: 10000,
 		LogLevel: zerolog.InfoLevel, LogFormat: config.LogAuto, DrainTimeout: 10 * time.Second,
 	}
@@ -177,6 +177,7 @@ func TestRefusals(t *testing.T) {
 		{"OUTBOUND_MESSAGES", "0", "too small"},
 		{"CONNECTIONS_PER_ADDRESS", "-1", "too small"},
 		{"RATE_LIMIT", "none", "whole number"},
+		{"MAX_MESSAGE", "0", "too small"},
 		{"LOG_LEVEL", "loud", "use trace, debug"},
 		{"LOG_FORMAT", "xml", "use auto, text or json"},
 		{"DRAIN_TIMEOUT", "10", "write 10s"},
