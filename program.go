@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,11 +41,13 @@ type program struct {
 	draining atomic.Bool
 	failed   chan error         // gets why serving ended, unless stop ended it
 	stopKeys context.CancelFunc // ends the refreshing of JWT keys
+	stopped  chan struct{}      // closed when connections are, for what runs beside them
+	running  sync.WaitGroup     // ends with stopped
 }
 
 // start wires the rooms together and serves. ctx bounds the start, not the running.
 func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *program, err error) {
-	p := &program{cfg: cfg, failed: make(chan error, 1)}
+	p := &program{cfg: cfg, failed: make(chan error, 1), stopped: make(chan struct{})}
 	counters := metrics.New()
 
 	keys, stopKeys := context.WithCancel(context.WithoutCancel(ctx))
@@ -119,6 +122,7 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 			p.failed <- err
 		}
 	}()
+	p.running.Go(func() { returnMemory(p.sockets.Len, p.stopped) })
 	mode := "authenticated: a token says who a client is"
 	if cfg.Open() {
 		mode = "open: anybody who can connect may use any name; set JWT_SECRET or JWT_JWKS_URL to change that"
@@ -146,11 +150,14 @@ func (p *program) stop() error {
 	}
 	err := p.sockets.Shutdown(drain)
 	p.chat.Close()
-	rest, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	// Whoever still holds a TCP connection now has no request under way that is worth waiting for.
+	rest, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if shutErr := p.http.Shutdown(rest); shutErr != nil {
 		err = errors.Join(err, p.http.Close())
 	}
+	close(p.stopped)
+	p.running.Wait()
 	if closeErr := p.closeStore(); closeErr != nil {
 		err = errors.Join(err, fmt.Errorf("close the store: %w", closeErr))
 	}
@@ -177,7 +184,8 @@ func (p *program) routes(counters *metrics.Metrics) http.Handler {
 	pages.Handle("/", web.Handler())
 
 	mux := http.NewServeMux()
-	mux.Handle("/socket.io/", p.sockets) // which has deadlines of its own
+	mux.Handle("/socket.io/", web.ClientHandler(p.cfg.ClientDist, p.sockets)) // which has deadlines of its own
+	mux.Handle("/socket.io", http.NotFoundHandler())                          // and not a redirect (engineio.md section 1)
 	mux.Handle("/", timed(pages))
 	return mux
 }

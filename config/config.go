@@ -37,6 +37,8 @@ type Config struct {
 	Fanout    string // FanoutClassic or FanoutSharded
 	NotifyBus string // NotifyBusOff or NotifyBusClassic
 
+	ClientDist string // "" for the official CDN
+
 	// Who may come in.
 	CORSOrigins           []string // each an origin or "*"
 	JWTSecret, JWTJWKSURL string   // one of them at most; neither is open mode

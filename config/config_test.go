@@ -178,6 +178,7 @@ func TestRefusals(t *testing.T) {
 		{"CONNECTIONS_PER_ADDRESS", "-1", "too small"},
 		{"RATE_LIMIT", "none", "whole number"},
 		{"MAX_MESSAGE", "0", "too small"},
+		{"CLIENT_DIST", "/no/such/place", "name one that exists"},
 		{"LOG_LEVEL", "loud", "use trace, debug"},
 		{"LOG_FORMAT", "xml", "use auto, text or json"},
 		{"DRAIN_TIMEOUT", "10", "write 10s"},

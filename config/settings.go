@@ -70,6 +70,10 @@ var settings = []setting{
 		help: "classic publishes notifications for the processes of the older notify application too; what those publish is delivered in any case",
 		set:  oneOf(func(c *Config) *string { return &c.NotifyBus }, NotifyBusOff, NotifyBusClassic)},
 
+	{env: "CLIENT_DIST", shown: "the official CDN",
+		help: "folder client-dist of the npm package socket.io, from which /socket.io/socket.io.js and its siblings are served",
+		set:  directory(func(c *Config) *string { return &c.ClientDist })},
+
 	{section: "Who may come in", env: "CORS_ORIGINS",
 		help: "web pages that may connect besides the server's own (and, without JWT_*, those of this machine): origins like https://example.com, separated by commas; * for all",
 		set:  list(func(c *Config) *[]string { return &c.CORSOrigins })},

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -121,6 +122,20 @@ func path(field func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, text string) error {
 		if strings.ContainsRune(text, 0) {
 			return errors.New("it has a NUL character: use the path of a directory")
+		}
+		*field(c) = text
+		return nil
+	}
+}
+
+// directory takes a directory that is there, or none.
+func directory(field func(*Config) *string) func(*Config, string) error {
+	return func(c *Config, text string) error {
+		if text == "" {
+			return nil
+		}
+		if info, err := os.Stat(text); err != nil || !info.IsDir() {
+			return errors.New("it is no directory: name one that exists, or leave it out")
 		}
 		*field(c) = text
 		return nil

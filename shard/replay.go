@@ -46,7 +46,7 @@ type logged struct {
 func (s *Shard) logFor(namespace string) *replayLog {
 	log := s.logs[namespace]
 	if log == nil {
-		log = &replayLog{prefix: strconv.FormatUint(rand.Uint64(), 36) + "." + strconv.Itoa(s.index) + "-"}
+		log = &replayLog{prefix: strconv.FormatUint(rand.Uint64(), 36) + "." + strconv.Itoa(s.index) + "-"} //nolint:gosec // tells logs apart, and is no secret
 		s.logs[namespace] = log
 	}
 	return log

@@ -44,7 +44,7 @@ func inspect(path string, timeout time.Duration) (err error) {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // nothing was written
 
 	// bbolt is needed for its lock: without it, the file might change under the walk. Opening looks at no more than
 	// the two meta pages.
@@ -56,7 +56,7 @@ func inspect(path string, timeout time.Duration) (err error) {
 		}
 		return err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	if err := verify(f); err != nil {
 		return err
 	}

@@ -126,8 +126,11 @@ func readJournal(dir string, after uint64) ([]turnOf, error) {
 	for i := range uint64(2) {
 		path := filepath.Join(dir, journalName(i))
 		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) && after == 0 {
+			continue // a process was killed before it had made them
+		}
 		if errors.Is(err, fs.ErrNotExist) {
-			continue
+			return nil, damage("%s is missing", journalName(i))
 		}
 		if err != nil {
 			return nil, err

@@ -110,7 +110,7 @@ func TestKill(t *testing.T) {
 // kill starts a child and kills it after some acks, which it adds to acked.
 func kill(t *testing.T, dir string, acks int, acked map[string]uint64) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this test itself
 	cmd.Env = append(os.Environ(), childDir+"="+dir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

@@ -37,7 +37,7 @@ func TestReadOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(top) })
+	t.Cleanup(func() { _ = os.RemoveAll(top) })
 	empty, full := filepath.Join(top, "empty"), filepath.Join(top, "full")
 	if err := os.Mkdir(empty, 0o500); err != nil {
 		t.Fatal(err)

@@ -58,7 +58,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.mailboxes.closed.Store(true)
-	s.Presence.Close()
+	_ = s.Presence.Close() // can't fail
 	close(s.stop)
 	s.swept.Wait()
 	return nil

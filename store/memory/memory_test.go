@@ -80,10 +80,10 @@ func TestPresenceLeavesNothing(t *testing.T) {
 	p := NewPresence()
 	for i := range 1000 {
 		user := fmt.Sprint(i)
-		p.Connect(t.Context(), user, "a")
-		p.Connect(t.Context(), user, "b")
-		p.Disconnect(t.Context(), user, "b")
-		p.Disconnect(t.Context(), user, "a")
+		_, _ = p.Connect(t.Context(), user, "a")
+		_, _ = p.Connect(t.Context(), user, "b")
+		_, _ = p.Disconnect(t.Context(), user, "b")
+		_, _ = p.Disconnect(t.Context(), user, "a")
 	}
 	for i := range p.stripes {
 		if n := len(p.stripes[i].sockets) + len(p.stripes[i].counts); n != 0 {

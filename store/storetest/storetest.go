@@ -147,7 +147,7 @@ var storeTests = map[string]func(*harness){
 		}
 	},
 
-	"cancelled": func(h *harness) {
+	"canceled": func(h *harness) {
 		h.start(store.Options{})
 		ctx, cancel := context.WithCancel(h.ctx())
 		cancel()

@@ -59,7 +59,7 @@ func (m *Map) Put(key, value []byte) error {
 		return nil
 	}
 	levels := 1
-	for levels < maxLevel && rand.Uint32()%4 == 0 {
+	for levels < maxLevel && rand.Uint32()%4 == 0 { //nolint:gosec // decides on speed alone
 		levels++
 	}
 	n := &node{key: bytes.Clone(key), value: value, next: make([]*node, levels)}

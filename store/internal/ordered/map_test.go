@@ -16,10 +16,10 @@ func TestMap(t *testing.T) {
 	for i := range 20000 {
 		key, value := fmt.Sprint(random.IntN(500)), fmt.Sprint(i)
 		if random.IntN(3) == 0 {
-			m.Delete([]byte(key))
+			_ = m.Delete([]byte(key))
 			delete(want, key)
 		} else {
-			m.Put([]byte(key), []byte(value))
+			_ = m.Put([]byte(key), []byte(value))
 			want[key] = value
 		}
 	}
@@ -53,12 +53,12 @@ func TestMap(t *testing.T) {
 
 func TestEmptyValue(t *testing.T) {
 	var m Map
-	m.Put([]byte("k"), nil)
+	_ = m.Put([]byte("k"), nil)
 	if v := m.Get([]byte("k")); v == nil {
 		t.Fatal("an empty value reads as missing")
 	}
 	value := []byte("v")
-	m.Put([]byte("k"), value)
+	_ = m.Put([]byte("k"), value)
 	value[0] = 'x'
 	if v := m.Get([]byte("k")); string(v) != "v" {
 		t.Fatalf("the map kept the caller's bytes: %q", v)

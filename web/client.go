@@ -1,0 +1,43 @@
+package web
+
+import (
+	"net/http"
+	"os"
+	"path"
+	"strings"
+)
+
+// clientCDN is where the official client of a version that fits is published.
+const clientCDN = "https://cdn.socket.io/4.8.1/"
+
+// clientFiles are the bundles of the official client, which existing pages load from their server
+// (socketio.md section 12). Each has a .map beside it.
+var clientFiles = []string{"socket.io.js", "socket.io.min.js", "socket.io.esm.min.js", "socket.io.msgpack.min.js"}
+
+// ClientHandler returns a handler that serves the official client's bundles by the last element of the path,
+// from dir (the folder client-dist of the npm package socket.io), or without one by redirecting to the
+// official CDN. All other requests go to next.
+func ClientHandler(dir string, next http.Handler) http.Handler {
+	known := make(map[string]bool)
+	for _, name := range clientFiles {
+		known[name], known[name+".map"] = true, true
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := path.Base(r.URL.Path)
+		if !known[name] || r.Method != http.MethodGet && r.Method != http.MethodHead {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if dir == "" {
+			http.Redirect(w, r, clientCDN+name, http.StatusFound)
+			return
+		}
+		w.Header().Set("Content-Type", "application/javascript; charset=utf-8")
+		if strings.HasSuffix(name, ".map") {
+			w.Header().Set("Content-Type", "application/json")
+		}
+		w.Header().Set("Cache-Control", "public, max-age=0")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		http.ServeFileFS(w, r, os.DirFS(dir), name)
+	})
+}
