@@ -18,18 +18,19 @@ var clientFiles = []string{"socket.io.js", "socket.io.min.js", "socket.io.esm.mi
 // from dir (the folder client-dist of the npm package socket.io), or without one by redirecting to the
 // official CDN. All other requests go to next.
 func ClientHandler(dir string, next http.Handler) http.Handler {
-	known := make(map[string]bool)
+	published := make(map[string]string) // addresses by file name
 	for _, name := range clientFiles {
-		known[name], known[name+".map"] = true, true
+		published[name], published[name+".map"] = clientCDN+name, clientCDN+name+".map"
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := path.Base(r.URL.Path)
-		if !known[name] || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		address, known := published[name]
+		if !known || r.Method != http.MethodGet && r.Method != http.MethodHead {
 			next.ServeHTTP(w, r)
 			return
 		}
 		if dir == "" {
-			http.Redirect(w, r, clientCDN+name, http.StatusFound)
+			http.Redirect(w, r, address, http.StatusFound)
 			return
 		}
 		w.Header().Set("Content-Type", "application/javascript; charset=utf-8")
