@@ -199,18 +199,18 @@ func (p *process) footprint(ctx context.Context) (f footprint, err error) {
 	proc := filepath.Join("/proc", strconv.Itoa(p.pid()))
 	files, err := os.ReadDir(filepath.Join(proc, "fd"))
 	if err != nil {
-		return f, fmt.Errorf("open files of process %d: %w", p.index, err)
+		return f, fmt.Errorf("open files of %s: %w", p.name, err)
 	}
 	f.files = float64(len(files))
 	status, err := os.ReadFile(filepath.Join(proc, "status"))
 	if err != nil {
-		return f, fmt.Errorf("memory of process %d: %w", p.index, err)
+		return f, fmt.Errorf("memory of %s: %w", p.name, err)
 	}
 	for line := range strings.Lines(string(status)) {
 		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
 			kilobytes, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
 			if err != nil {
-				return f, fmt.Errorf("memory of process %d: %w", p.index, err)
+				return f, fmt.Errorf("memory of %s: %w", p.name, err)
 			}
 			f.resident = kilobytes * 1024
 		}
@@ -224,7 +224,7 @@ func (p *process) metric(ctx context.Context, name string) (float64, error) {
 	defer cancel()
 	text, err := p.get(ctx, "/metrics")
 	if err != nil {
-		return 0, fmt.Errorf("metrics of process %d: %w", p.index, err)
+		return 0, fmt.Errorf("metrics of %s: %w", p.name, err)
 	}
 	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {

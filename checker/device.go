@@ -15,7 +15,7 @@ import (
 
 // How devices behave.
 const (
-	connectWithin  = 3 * time.Second
+	connectWithin  = 12 * time.Second // a process that waits for its store answers within
 	ackWithin      = 3 * time.Second
 	sayWithin      = time.Minute // with all attempts
 	firstBackoff   = 20 * time.Millisecond
@@ -90,6 +90,7 @@ type device struct {
 	work sync.WaitGroup // the connection loop, and reading history
 
 	mu      sync.Mutex
+	at      string         // where it connected last
 	conn    *client.Client // nil while there is none
 	changed chan struct{}  // closed when conn changes
 	state   client.State
@@ -125,8 +126,8 @@ func (d *device) open(ctx context.Context) {
 				wait = firstBackoff
 				d.attend(ctx, c)
 			case errors.As(err, &refused):
+				// The official client would stop here. This one goes on, to find what else is wrong.
 				d.trouble.report(RuleRefused, "%s could not connect: %s", d.name, refused.Message)
-				return // as the official client does
 			}
 			// Everybody at once would be a storm: each waits for a different time.
 			pause(ctx, jitter(wait))
@@ -156,11 +157,13 @@ func (d *device) connect(ctx context.Context) (*client.Client, error) {
 	if _, session := d.user.session(); session != "" {
 		auth = map[string]string{"sessionID": session}
 	}
+	at := d.url()
 	d.mu.Lock()
 	state := d.state
+	d.at = at
 	d.mu.Unlock()
 	c, err := client.Connect(ctx, client.Options{
-		URL: d.url(), Auth: auth, State: state, Transport: d.transport(), Dial: d.lines.dial, OnEvent: d.event,
+		URL: at, Auth: auth, State: state, Transport: d.transport(), Dial: d.lines.dial, OnEvent: d.event,
 	})
 	if err == nil {
 		d.adopt(c)
@@ -196,6 +199,9 @@ func (d *device) become(c *client.Client) {
 func (d *device) attend(ctx context.Context, c *client.Client) {
 	select {
 	case <-c.Done():
+		if errors.Is(c.Err(), client.ErrServerDisconnect) { // the official client does not come back by itself
+			d.trouble.report(RuleRefused, "%s was disconnected for good", d.name)
+		}
 	case <-ctx.Done():
 		if line := d.lines.current(); line != nil {
 			line.resume()

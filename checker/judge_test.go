@@ -264,6 +264,7 @@ func TestBadFlags(t *testing.T) {
 	for _, args := range [][]string{
 		{"--scenario=none"}, {"--seed=x"}, {"--users=1"}, {"--devices=0"}, {"--rate=0"}, {"--kills=0"}, {"--sockets=1"},
 		{"--duration=1ms"}, {"--transports=pigeon"}, {"rest"}, {"--what"},
+		{"--processes=-1"}, {"--processes=2"}, {"--redis", "--processes=2", "--scenario=churn"}, {"--scenario=rolling", "--processes=1"},
 	} {
 		var out, errs strings.Builder
 		if code := check(args, &out, &errs); code != 2 || errs.Len() == 0 || out.Len() > 0 {

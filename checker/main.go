@@ -4,6 +4,8 @@
 //	go run ./checker --help
 //	go run ./checker --duration 2m
 //	go run ./checker --scenario durable --kills 50
+//	go run ./checker --redis --processes 3 --duration 2m
+//	go run ./checker --scenario rolling
 //
 // Run it within the repository, so that it can build the binary, or name one with --binary. What a run
 // chooses at random depends on --seed alone; how that falls together with the machine's timing does not, so
@@ -41,11 +43,13 @@ func check(args []string, out, errs io.Writer) int {
 	flags.StringVar(&o.scenario, "scenario", "faults", "what to do; see below")
 	flags.Uint64Var(&o.seed, "seed", 0, "decides what happens; 0 for a new one")
 	flags.DurationVar(&o.duration, "duration", 2*time.Minute, "how long the faults scenario sends and hurts")
-	flags.IntVar(&o.maxUsers, "users", 12, "users of the faults scenario")
-	flags.IntVar(&o.maxDevices, "devices", 4, "largest number of devices of a user in the faults scenario")
+	flags.IntVar(&o.maxUsers, "users", 12, "users of the faults and rolling scenarios")
+	flags.IntVar(&o.maxDevices, "devices", 4, "largest number of devices of a user in those")
 	flags.Float64Var(&o.rate, "rate", 150, "messages per second of the faults scenario")
 	flags.IntVar(&o.kills, "kills", 50, "how often the durable scenario kills the process")
 	flags.IntVar(&o.sockets, "sockets", 10_000, "connections of the churn scenario")
+	flags.IntVar(&o.copies, "processes", 0, "copies of Parley; more than one need --redis; 0 for 1, or 3 with --redis")
+	flags.BoolVar(&o.redis, "redis", false, "start a Redis for the processes to share, and hurt it too; needs redis-server on the PATH")
 	flags.StringVar(&o.transports, "transports", "websocket,websocket,polling,upgrade", "what devices choose their transport from, each time")
 	flags.StringVar(&o.binary, "binary", "", "the parley binary; empty to build it")
 	flags.BoolVar(&o.race, "race", false, "build the binary with the race detector")
@@ -68,6 +72,7 @@ func check(args []string, out, errs io.Writer) int {
 		tell(errs, "checker: %v", err)
 		return 2
 	}
+	o.complete()
 	if o.seed == 0 {
 		o.seed = rand.Uint64N(1_000_000) + 1 // #nosec G404 -- it is no secret
 	}
@@ -94,6 +99,14 @@ func (o *options) validate(rest []string) error {
 		return errors.New("--devices: one is the least")
 	case o.rate <= 0:
 		return errors.New("--rate: has to be above zero")
+	case o.copies < 0:
+		return errors.New("--processes: one is the least")
+	case o.copies > 1 && !o.redis && scenarios[o.scenario].reach != several:
+		return errors.New("--processes: several share nothing without --redis")
+	case o.copies > 1 && scenarios[o.scenario].reach == onlyOne:
+		return fmt.Errorf("--processes: %s is for one", o.scenario)
+	case o.copies == 1 && scenarios[o.scenario].reach == several:
+		return fmt.Errorf("--processes: %s is for several", o.scenario)
 	case o.kills < 1:
 		return errors.New("--kills: one is the least")
 	case o.sockets < 100:
@@ -105,6 +118,18 @@ func (o *options) validate(rest []string) error {
 		}
 	}
 	return nil
+}
+
+// complete sets what depends on the scenario and was left open.
+func (o *options) complete() {
+	reach := scenarios[o.scenario].reach
+	o.redis = o.redis || reach == several
+	if o.copies == 0 {
+		o.copies = 1
+		if o.redis && reach != onlyOne {
+			o.copies = 3
+		}
+	}
 }
 
 func isSeed(arg string) bool {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -14,24 +15,30 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-// How long a process may take.
+// How long a process may take. One that starts waits for Redis, which may suffer itself.
 const (
-	startWithin = 20 * time.Second
+	startWithin = 40 * time.Second
 	stopWithin  = 20 * time.Second
 )
 
-// process is one copy of Parley, which can be ended and started again.
+// process is a copy of Parley, or Redis. It can be ended and started again.
 type process struct {
-	index   int
+	name    string
 	port    int
-	binary  string
+	command []string // with arguments
 	env     []string
 	logPath string
+	ready   func(context.Context) error // tells whether it serves
+	needs   *process                    // what it can't end well without, or nil
 	trouble *trouble
+
+	// outages is odd while the process is made not to serve.
+	outages atomic.Int64
 
 	// turn is held by whoever starts, ends or freezes the process.
 	turn sync.Mutex
@@ -43,7 +50,7 @@ type process struct {
 	starts   int
 }
 
-// newProcess prepares a process; settings are its environment beside PORT.
+// newProcess prepares a copy of Parley; settings are its environment beside PORT.
 func newProcess(index int, binary, dir string, settings []string, t *trouble) (*process, error) {
 	port, err := freePort()
 	if err != nil {
@@ -51,36 +58,47 @@ func newProcess(index int, binary, dir string, settings []string, t *trouble) (*
 	}
 	env := append(os.Environ(), settings...)
 	env = append(env, "PORT="+strconv.Itoa(port), "DATA_DIR="+filepath.Join(dir, "data-"+strconv.Itoa(index)))
-	return &process{
-		index: index, port: port, binary: binary, env: env,
+	p := &process{
+		name: fmt.Sprintf("process %d", index), port: port, command: []string{binary}, env: env,
 		logPath: filepath.Join(dir, fmt.Sprintf("process-%d.log", index)), trouble: t,
-	}, nil
+	}
+	p.ready = func(ctx context.Context) error {
+		_, err := p.get(ctx, "/healthz") // one that is degraded serves too
+		return err
+	}
+	return p, nil
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+// freePort returns a port that nobody listens on. It is below those that the system gives to connections: such
+// a one could be taken while the process that it belongs to is down.
+func freePort() (port int, err error) {
+	for range 100 {
+		port = 15_000 + rand.IntN(15_000) // #nosec G404 -- it is no secret
+		var l net.Listener
+		if l, err = net.Listen("tcp", addressOf(port)); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("find a free port: %w", err)
 }
+
+func addressOf(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 // url is where clients connect.
-func (p *process) url() string { return fmt.Sprintf("http://127.0.0.1:%d", p.port) }
+func (p *process) url() string { return "http://" + addressOf(p.port) }
 
 // start runs the binary and waits until it serves.
 func (p *process) start() error {
 	out, err := os.OpenFile(p.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("log of process %d: %w", p.index, err)
+		return fmt.Errorf("log of %s: %w", p.name, err)
 	}
-	defer func() { _ = out.Close() }() // the process has it too
-	cmd := exec.Command(p.binary)      // #nosec G204 -- it is what the user wants checked
+	defer func() { _ = out.Close() }()                  // the process has it too
+	cmd := exec.Command(p.command[0], p.command[1:]...) // #nosec G204 -- it is what the user wants checked
 	cmd.Env, cmd.Stdout, cmd.Stderr = p.env, out, out
 	cmd.SysProcAttr = sysProcAttr()
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start process %d: %w", p.index, err)
+		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	exited := make(chan struct{})
 	p.mu.Lock()
@@ -92,7 +110,7 @@ func (p *process) start() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if !p.expected {
-			p.trouble.report(RuleProcess, "process %d ended by itself: %v: %s", p.index, err, p.lastLine())
+			p.trouble.report(RuleProcess, "%s ended by itself: %v: %s", p.name, err, p.lastLine())
 		}
 		close(exited)
 	}()
@@ -103,15 +121,15 @@ func (p *process) awaitReady(exited <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
 	defer cancel()
 	for {
-		reply, err := p.get(ctx, "/healthz")
-		if err == nil && reply == "ok\n" {
+		err := p.ready(ctx)
+		if err == nil {
 			return nil
 		}
 		select {
 		case <-exited:
-			return fmt.Errorf("process %d ended while starting: %s", p.index, p.lastLine())
+			return fmt.Errorf("%s ended while starting: %s", p.name, p.lastLine())
 		case <-ctx.Done():
-			return fmt.Errorf("process %d did not serve within %s: %w", p.index, startWithin, err)
+			return fmt.Errorf("%s did not serve within %s: %w", p.name, startWithin, err)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
@@ -140,53 +158,80 @@ func (p *process) get(ctx context.Context, path string) (string, error) {
 }
 
 // stop ends the process with a signal and waits. One that is killed may end in whatever way; one that was
-// asked to end has to end well.
+// asked to end has to end well, unless what it needs was away.
 func (p *process) stop(signal syscall.Signal) error {
 	p.mu.Lock()
 	cmd, exited := p.cmd, p.exited
 	p.expected = true
 	p.mu.Unlock()
+	served := p.needs.uninterrupted()
 	if cmd == nil {
 		return nil
 	}
 	if err := cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("signal process %d: %w", p.index, err)
+		return fmt.Errorf("signal %s: %w", p.name, err)
 	}
 	select {
 	case <-exited:
 	case <-time.After(stopWithin):
-		p.trouble.report(RuleProcess, "process %d did not end within %s of %s", p.index, stopWithin, signal)
+		p.trouble.report(RuleProcess, "%s did not end within %s of %s", p.name, stopWithin, signal)
 		_ = cmd.Process.Kill() // fails if it ended just now
 		<-exited
 	}
-	if signal == syscall.SIGTERM && cmd.ProcessState.ExitCode() != 0 {
-		p.trouble.report(RuleProcess, "process %d ended with %s after SIGTERM: %s", p.index, cmd.ProcessState, p.lastLine())
+	if signal == syscall.SIGTERM && cmd.ProcessState.ExitCode() != 0 && served() {
+		p.trouble.report(RuleProcess, "%s ended with %s after SIGTERM: %s", p.name, cmd.ProcessState, p.lastLine())
 	}
 	return nil
 }
 
-// restart ends the process with a signal and starts it again.
-func (p *process) restart(signal syscall.Signal) error {
-	p.turn.Lock()
+// errSuffering means that a fault found its process suffering from another.
+var errSuffering = errors.New("the process is down or frozen already")
+
+// restart ends the process with a signal and starts it again, after it was down for that time. It fails with
+// errSuffering if that can't be now.
+func (p *process) restart(signal syscall.Signal, down time.Duration) error {
+	if !p.turn.TryLock() {
+		return errSuffering
+	}
 	defer p.turn.Unlock()
+	defer p.outage()()
 	if err := p.stop(signal); err != nil {
 		return err
 	}
+	time.Sleep(down)
 	return p.start()
 }
 
-// freeze stops the process for that time.
+// freeze stops the process for that time. It fails with errSuffering if that can't be now.
 func (p *process) freeze(d time.Duration) error {
-	p.turn.Lock()
+	if !p.turn.TryLock() {
+		return errSuffering
+	}
 	defer p.turn.Unlock()
+	defer p.outage()()
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		return fmt.Errorf("freeze process %d: %w", p.index, err)
+		return fmt.Errorf("freeze %s: %w", p.name, err)
 	}
 	time.Sleep(d)
 	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		return fmt.Errorf("thaw process %d: %w", p.index, err)
+		return fmt.Errorf("thaw %s: %w", p.name, err)
 	}
 	return nil
+}
+
+// outage takes note that the process does not serve, until the function that it returns is called.
+func (p *process) outage() (over func()) {
+	p.outages.Add(1)
+	return func() { p.outages.Add(1) }
+}
+
+// uninterrupted returns a function that tells whether the process has served from now on. None has always.
+func (p *process) uninterrupted() func() bool {
+	if p == nil {
+		return func() bool { return true }
+	}
+	before := p.outages.Load()
+	return func() bool { return before%2 == 0 && p.outages.Load() == before }
 }
 
 func (p *process) pid() int {
@@ -219,7 +264,7 @@ func (p *process) logReport() (warnings, errs int) {
 		switch {
 		case strings.HasPrefix(line, "panic:"), strings.HasPrefix(line, "fatal error:"), strings.Contains(line, "DATA RACE"),
 			strings.Contains(line, `"level":"error"`) && strings.Contains(line, "panic"):
-			p.trouble.report(RuleProcess, "process %d: %.300s", p.index, line)
+			p.trouble.report(RuleProcess, "%s: %.300s", p.name, line)
 		case strings.Contains(line, `"level":"error"`):
 			errs++
 		case strings.Contains(line, `"level":"warn"`):

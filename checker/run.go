@@ -28,6 +28,8 @@ type options struct {
 	rate       float64
 	kills      int
 	sockets    int
+	copies     int // how many processes
+	redis      bool
 	binary     string
 	race       bool
 	keep       bool
@@ -39,10 +41,14 @@ type options struct {
 // for a connection that was abandoned, which the server takes for open until the heartbeat says otherwise.
 const settleWithin = 30 * time.Second
 
+// presenceWithin is how long presence may be wrong when the faults are over: as long as the lease of a process
+// that is gone, and a second. Without Redis it is the heartbeat that finds out who is gone.
+const presenceWithin = 11 * time.Second
+
 // environment is what the processes are told. The heartbeat is quick, so that a broken connection is found
 // out within the run; nothing expires.
 var environment = []string{
-	"STORE=file", "PING_INTERVAL=2s", "PING_TIMEOUT=3s", "DRAIN_TIMEOUT=500ms", "MAILBOX_LIMIT=1000000",
+	"PING_INTERVAL=2s", "PING_TIMEOUT=3s", "DRAIN_TIMEOUT=500ms", "MAILBOX_LIMIT=1000000",
 	fmt.Sprintf("HISTORY_LIMIT=%d", historyLimit), "LOG_FORMAT=json", "LOG_LEVEL=info",
 }
 
@@ -51,6 +57,7 @@ type run struct {
 	options
 	dir       string // of the logs and data
 	processes []*process
+	database  *process // Redis, or nil
 	users     []*user
 	stats     stats
 	trouble   trouble
@@ -104,24 +111,51 @@ func (r *run) end() {
 			r.trouble.report(RuleProcess, "%v", err)
 		}
 		if warnings, errs := p.logReport(); warnings+errs > 0 {
-			r.note("log of process %d: %d warnings, %d errors", p.index, warnings, errs)
+			r.note("log of %s: %d warnings, %d errors", p.name, warnings, errs)
 		}
 	}
 	r.processes = nil
+	if r.database != nil {
+		if err := r.database.stop(syscall.SIGTERM); err != nil {
+			r.trouble.report(RuleProcess, "%v", err)
+		}
+	}
+	r.database = nil
 }
 
-// launch starts the processes. One is all there can be as long as processes share nothing.
-func (r *run) launch(settings ...string) error {
-	p, err := newProcess(0, r.binary, r.dir, append(slices.Clone(environment), settings...), &r.trouble)
-	if err != nil {
-		return err
+// launch starts Redis, if there is to be one, and the processes.
+func (r *run) launch(settings ...string) (err error) {
+	env := append(slices.Clone(environment), settings...)
+	if r.redis {
+		if r.database, err = newRedis(r.dir, &r.trouble); err != nil {
+			return err
+		}
+		if err := r.database.start(); err != nil {
+			return err
+		}
+		env = append(env, "STORE=redis", "REDIS_URL=redis://"+addressOf(r.database.port))
+	} else {
+		env = append(env, "STORE=file", "REDIS_URL=")
 	}
-	r.processes = append(r.processes, p)
-	return p.start()
+	for i := range r.copies {
+		p, err := newProcess(i, r.binary, r.dir, env, &r.trouble)
+		if err != nil {
+			return err
+		}
+		p.needs = r.database
+		r.processes = append(r.processes, p)
+		if err := p.start(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// process chooses a process.
+func (r *run) process() *process { return r.processes[r.choose(len(r.processes))] }
 
 // url chooses a process to connect to.
-func (r *run) url() string { return r.processes[r.choose(len(r.processes))].url() }
+func (r *run) url() string { return r.process().url() }
 
 // transport chooses how to connect.
 func (r *run) transport() client.Transport {
@@ -162,11 +196,12 @@ func (r *run) addUsers(n int, count func() int) {
 type crowd struct {
 	*run
 	close map[*user]context.CancelFunc
+	hard  bool // in the end users leave while Redis is away, if there is one
 }
 
 // open connects all devices, of each user one first, from whose session the others are.
 func (r *run) open(ctx context.Context) (*crowd, error) {
-	c := &crowd{r, make(map[*user]context.CancelFunc)}
+	c := &crowd{run: r, close: make(map[*user]context.CancelFunc)}
 	ready := func(d *device) bool {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -223,10 +258,14 @@ func await(ctx context.Context, within time.Duration, condition func() bool) err
 // settle waits until every device has everything, looks at presence and the mailboxes with fresh eyes, closes
 // all, and returns the history.
 func (c *crowd) settle(ctx context.Context) (*History, error) {
+	over := time.Now()
 	for _, d := range c.deviceList() {
 		if line := d.lines.current(); line != nil {
 			line.resume()
 		}
+	}
+	if c.database != nil {
+		c.judgePresence(ctx, "everybody is there", presenceWithin, c.everybody())
 	}
 	settled := func() bool {
 		return !slices.ContainsFunc(c.deviceList(), func(d *device) bool { return !d.settled() })
@@ -236,12 +275,20 @@ func (c *crowd) settle(ctx context.Context) (*History, error) {
 			if !d.settled() {
 				d.mu.Lock()
 				c.trouble.report(RuleMissed, "%s has everything up to %d only, of %d (connected: %t), %s after the faults ended",
-					d.name, d.complete, d.user.highest(), d.conn != nil, settleWithin)
+					d.name, d.complete, d.user.highest(), d.conn != nil, time.Since(over).Round(time.Second))
 				d.mu.Unlock()
 			}
 		}
 	}
-	c.judgePresence(ctx)
+	want, err := c.dismissHard(ctx)
+	if err != nil {
+		return nil, err
+	}
+	within := settleWithin
+	if c.database != nil {
+		within = presenceWithin
+	}
+	c.judgePresence(ctx, "half of the users left", within, want)
 	h := &History{Mailboxes: make(map[string][]Given, len(c.users))}
 	for _, u := range c.users {
 		id, session := u.session()
@@ -263,56 +310,107 @@ func (c *crowd) settle(ctx context.Context) (*History, error) {
 	return h, nil
 }
 
-// judgePresence closes all devices of about half of the users and sees whether everybody gets to know.
-func (c *crowd) judgePresence(ctx context.Context) {
+// everybody is the presence of all users while they are open.
+func (c *crowd) everybody() map[string]bool {
 	want := make(map[string]bool, len(c.users))
-	var open []*device
-	for i, u := range c.users {
+	for _, u := range c.users {
 		id, _ := u.session()
-		want[id] = i == 0 || c.choose(2) == 0
-		if want[id] {
-			open = append(open, u.devices...)
+		want[id] = true
+	}
+	return want
+}
+
+// dismiss closes all devices of about half of the users, and returns who is there then.
+func (c *crowd) dismiss() map[string]bool {
+	want := c.everybody()
+	for i, u := range c.users {
+		if i == 0 || c.choose(2) == 0 {
 			continue
 		}
+		id, _ := u.session()
+		want[id] = false
 		c.close[u]()
 		for _, d := range u.devices {
 			d.wait()
 		}
 	}
+	return want
+}
+
+// dismissHard is dismiss while Redis is away, if this is to be hard. Redis is back when it returns.
+func (c *crowd) dismissHard(ctx context.Context) (want map[string]bool, err error) {
+	if c.database == nil || !c.hard {
+		return c.dismiss(), nil
+	}
+	c.count("kill Redis")
+	hurting, ctx := newGroup(ctx)
+	hurting.run(func() error { return c.database.restart(syscall.SIGKILL, c.between(time.Second, 4*time.Second)) })
+	away := func() bool { return c.database.ready(ctx) != nil }
+	if err := await(ctx, settleWithin, away); err != nil {
+		return nil, errors.Join(fmt.Errorf("kill Redis: %w", err), hurting.wait())
+	}
+	want = c.dismiss()
+	return want, hurting.wait()
+}
+
+// judgePresence sees whether everybody gets to know who is there, in time: whoever connects anew to any
+// process, and the devices that are open.
+func (c *crowd) judgePresence(ctx context.Context, when string, within time.Duration, want map[string]bool) {
+	deadline := time.Now().Add(within)
 	wrong := func(has map[string]bool) (list []string) {
-		for id, online := range want {
-			if has[id] != online {
-				list = append(list, fmt.Sprintf("%s is %t", id, has[id]))
+		for _, u := range c.users {
+			id, _ := u.session()
+			if has[id] != want[id] {
+				list = append(list, fmt.Sprintf("%s (%s) is %t", u.name, id, has[id]))
 			}
 		}
 		return list
 	}
-	var fresh []string
-	err := await(ctx, settleWithin, func() bool {
-		roster, err := readRoster(ctx, c.url())
-		if err != nil {
-			fresh = []string{err.Error()}
-			return false
-		}
-		fresh = wrong(roster)
-		return len(fresh) == 0
-	})
-	if err != nil {
-		c.trouble.report(RulePresence, "a fresh roster: %s", strings.Join(fresh, ", "))
-	}
-	// What devices were told has to come to the same.
-	for _, d := range open {
-		var told []string
-		err := await(ctx, settleWithin/6, func() bool {
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			told = wrong(d.presence)
-			return len(told) == 0
+	for _, p := range c.processes {
+		var fresh []string
+		err := await(ctx, time.Until(deadline), func() bool {
+			roster, err := readRoster(ctx, p.url())
+			if err != nil {
+				fresh = []string{err.Error()}
+			} else {
+				fresh = wrong(roster)
+			}
+			if len(fresh) > 0 {
+				pause(ctx, 100*time.Millisecond) // every look adds a user
+			}
+			return len(fresh) == 0
 		})
 		if err != nil {
-			c.trouble.report(RulePresence, "%s was told: %s", d.name, strings.Join(told, ", "))
+			c.trouble.report(RulePresence, "%s: %s after, a fresh roster of %s: %s", when, within, p.name, strings.Join(fresh, ", "))
 		}
 	}
+	// What devices were told has to come to the same. The last roster may have taken all the time.
+	deadline = later(deadline, time.Now().Add(time.Second))
+	for _, u := range c.users {
+		if id, _ := u.session(); !want[id] {
+			continue
+		}
+		for _, d := range u.devices {
+			var told []string
+			var at string
+			err := await(ctx, time.Until(deadline), func() bool {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				told, at = wrong(d.presence), d.at
+				return len(told) == 0
+			})
+			if err != nil {
+				c.trouble.report(RulePresence, "%s: %s after, %s at %s was told: %s", when, within, d.name, at, strings.Join(told, ", "))
+			}
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // readRoster connects as a new user and returns who is connected.

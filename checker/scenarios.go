@@ -14,15 +14,26 @@ import (
 type scenario struct {
 	about string
 	run   func(context.Context, *run) (*History, error)
+	reach reach
 }
 
+// reach says how many processes a scenario is for.
+type reach int
+
+const (
+	anyNumber reach = iota
+	onlyOne         // it measures the process
+	several         // it needs Redis
+)
+
 var scenarios = map[string]*scenario{
-	"faults":   {"users with several devices chat while all kinds of faults happen, for --duration", playFaults},
-	"durable":  {"20 clients send as fast as acks allow, while the process is killed --kills times", playDurable},
-	"order":    {"two users with three devices each, both sending 2,000 messages at once over all devices", playOrder},
-	"recovery": {"a client is cut 200 times while it is sent 5,000 messages, and the process restarted now and then", playRecovery},
-	"slow":     {"a client stops reading: it is disconnected, and the others do not notice", playSlow},
-	"churn":    {"--sockets connect and leave: nothing of them stays", playChurn},
+	"faults":   {"users with several devices chat while all kinds of faults happen, for --duration", playFaults, anyNumber},
+	"durable":  {"20 clients send as fast as acks allow, while a process is killed --kills times", playDurable, anyNumber},
+	"order":    {"two users with three devices each, both sending 2,000 messages at once over all devices", playOrder, anyNumber},
+	"rolling":  {"processes are restarted by SIGTERM one after the other, under 500 messages per second", playRolling, several},
+	"recovery": {"a client is cut 200 times while it is sent 5,000 messages, and a process restarted now and then", playRecovery, anyNumber},
+	"slow":     {"a client stops reading: it is disconnected, and the others do not notice", playSlow, onlyOne},
+	"churn":    {"--sockets connect and leave: nothing of them stays", playChurn, onlyOne},
 }
 
 // Texts that a careless encoder would change.
@@ -42,6 +53,7 @@ func playFaults(ctx context.Context, r *run) (*History, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.hard = true
 	during, cancel := context.WithTimeout(ctx, r.duration)
 	defer cancel()
 	devices := c.deviceList()
@@ -95,7 +107,7 @@ func playDurable(ctx context.Context, r *run) (*History, error) {
 		for range r.kills {
 			pause(ctx, r.between(20*time.Millisecond, 600*time.Millisecond))
 			r.count("kill")
-			if err := r.processes[0].restart(syscall.SIGKILL); err != nil {
+			if err := r.process().restart(syscall.SIGKILL, 0); err != nil {
 				return err
 			}
 			// A kill that finds nobody connected proves nothing.
@@ -251,7 +263,7 @@ func playRecovery(ctx context.Context, r *run) (*History, error) {
 					signal, name = syscall.SIGTERM, "terminate"
 				}
 				r.count(name)
-				if err := r.processes[0].restart(signal); err != nil {
+				if err := r.process().restart(signal, 0); err != nil {
 					return err
 				}
 			}

@@ -13,13 +13,15 @@ done
 packages=()
 command -v gcc >/dev/null || packages+=(gcc libc6-dev) # for the race detector
 command -v chromium >/dev/null || packages+=(chromium) # for the tests of the page
+command -v redis-server >/dev/null || packages+=(redis-server) # for those of several processes; brings redis-cli
 if ((${#packages[@]})); then
 	root=()
 	((EUID == 0)) || root=(sudo -n)
-	export DEBIAN_FRONTEND=noninteractive
+	echo "installing ${packages[*]}"
 	"${root[@]}" apt-get update -qq
-	"${root[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}"
+	# The tests start what they need themselves, so no service has to run.
+	"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
 
-echo "$(go version), node $(node --version), $(chromium --version 2>/dev/null | head -n 1)"
+echo "$(go version), node $(node --version), $(chromium --version 2>/dev/null | head -n 1), $(redis-server --version | cut -d " " -f 1-3)"
 go mod download

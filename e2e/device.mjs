@@ -2,11 +2,6 @@
 
 import { io } from "socket.io-client";
 
-const url = process.env.PARLEY_URL;
-if (!url) {
-  throw new Error("PARLEY_URL has to name a running server, like http://127.0.0.1:3000; e2e/run starts one and sets it");
-}
-
 // How long anything that has to happen may take, in milliseconds.
 const patience = 10_000;
 
@@ -15,7 +10,11 @@ export class Device {
   log = [];
   #checks = new Set();
 
-  constructor(namespace, options) {
+  // options.url names the server; by default it is that of PARLEY_URL.
+  constructor(namespace, { url = process.env.PARLEY_URL, ...options }) {
+    if (!url) {
+      throw new Error("PARLEY_URL has to name a running server, like http://127.0.0.1:3000; e2e/run starts one and sets it");
+    }
     this.socket = io(url + namespace, {
       forceNew: true,
       reconnection: false, // a test says when to come back
@@ -43,12 +42,12 @@ export class Device {
   }
 
   // Waits until condition() is truthy, and returns what it is. It is asked again after every event.
-  until(what, condition) {
+  until(what, condition, within = patience) {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#checks.delete(check);
-        reject(new Error(`waited ${patience} ms for ${what}; what came: ${JSON.stringify(this.log.slice(-20))}`));
-      }, patience);
+        reject(new Error(`waited ${within} ms for ${what}; what came: ${JSON.stringify(this.log.slice(-20))}`));
+      }, within);
       const check = () => {
         const value = condition();
         if (!value) return;
@@ -68,8 +67,8 @@ export class Device {
   }
 
   // Waits for an event called name whose first argument satisfies test.
-  match(name, test) {
-    return this.until(`a certain ${name}`, () => this.all(name).find((arg) => test(arg)));
+  match(name, test, within) {
+    return this.until(`a certain ${name}`, () => this.all(name).find((arg) => test(arg)), within);
   }
 
   emit(...args) {
@@ -88,9 +87,10 @@ export class Device {
     return this.nth("disconnect", before + 1);
   }
 
-  // Connects again.
-  async back() {
+  // Connects again, to another server if one is named.
+  async back(url) {
     const before = this.all("connect").length;
+    if (url) this.socket.io.uri = url;
     this.socket.connect();
     await this.nth("connect", before + 1);
   }

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestNoRedis(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	var found trouble
+	if _, err := newRedis(t.TempDir(), &found); err == nil || !strings.Contains(err.Error(), "install Redis") {
+		t.Errorf("without redis-server: %v", err)
+	}
+}
+
+func TestUninterrupted(t *testing.T) {
+	var nobody *process
+	if !nobody.uninterrupted()() {
+		t.Error("what is not needed was away")
+	}
+	p := new(process)
+	served := p.uninterrupted()
+	if !served() {
+		t.Error("away without an outage")
+	}
+	over := p.outage()
+	during := p.uninterrupted()
+	if served() || during() {
+		t.Error("an outage was not noticed")
+	}
+	over()
+	if served() || during() {
+		t.Error("an outage that is over was forgotten")
+	}
+	if !p.uninterrupted()() {
+		t.Error("an outage before counts")
+	}
+}
+
+func TestComplete(t *testing.T) {
+	for scenario, want := range map[string]options{
+		"faults":  {scenario: "faults", copies: 1},
+		"rolling": {scenario: "rolling", copies: 3, redis: true},
+	} {
+		o := options{scenario: scenario}
+		o.complete()
+		if o != want {
+			t.Errorf("%s: %+v", scenario, o)
+		}
+	}
+	o := options{scenario: "faults", redis: true}
+	o.complete()
+	if o.copies != 3 {
+		t.Errorf("with Redis: %d processes", o.copies)
+	}
+	o = options{scenario: "churn", redis: true}
+	o.complete()
+	if o.copies != 1 {
+		t.Errorf("churn with Redis: %d processes", o.copies)
+	}
+}
