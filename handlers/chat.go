@@ -133,7 +133,9 @@ func (c *Chat) authenticate(ctx context.Context, s *socketio.Socket) error {
 	}
 	kept, err := c.session(ctx, sessionID)
 	if err != nil {
-		return err
+		// A client that is refused does not try again by itself; one whose connection closes does.
+		s.Reconnect()
+		return storeError(err)
 	}
 	who := identity{SessionID: randomID(8), UserID: randomID(8), Username: username}
 	switch {
