@@ -10,13 +10,15 @@ import (
 const (
 	memoryEvery = 10 * time.Second
 	memoryLost  = 500 // connections
+	// What the last of them do when they leave takes some seconds, so it is given back more than once.
+	memoryTimes = 4
 )
 
 // returnMemory gives memory back to the system after many connections have gone. It ends with stopped.
 func returnMemory(connections func() int, stopped <-chan struct{}) {
 	ticker := time.NewTicker(memoryEvery)
 	defer ticker.Stop()
-	for most := 0; ; {
+	for most, times := 0, 0; ; {
 		select {
 		case <-stopped:
 			return
@@ -25,8 +27,11 @@ func returnMemory(connections func() int, stopped <-chan struct{}) {
 		now := connections()
 		most = max(most, now)
 		if most-now >= memoryLost && now <= most/2 {
+			most, times = now, memoryTimes
+		}
+		if times > 0 {
+			times--
 			debug.FreeOSMemory()
-			most = now
 		}
 	}
 }
