@@ -94,7 +94,7 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 	counters.Gauge("connections", "Open Engine.IO connections.", func() float64 { return float64(p.sockets.Len()) })
 	p.chat = handlers.NewChat(p.sockets.Of("/"), handlers.ChatOptions{
 		Store: p.store, Verifier: verifier, RosterLimit: cfg.RosterLimit, HistoryLimit: cfg.HistoryLimit,
-		MaxMessage: cfg.MaxMessage, SessionTTL: cfg.SessionTTL, Recovery: cfg.RecoveryTTL, Log: log,
+		MaxMessage: cfg.MaxMessage, SessionTTL: cfg.SessionTTL, Recovery: cfg.RecoveryTTL, Shared: p.cluster != nil, Log: log,
 	})
 	notify := handlers.NewNotify(p.sockets.Of("/socket"), handlers.NotifyOptions{
 		Store: p.store, Verifier: verifier, Recovery: cfg.RecoveryTTL, Log: log,

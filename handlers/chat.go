@@ -39,6 +39,7 @@ type ChatOptions struct {
 	HistoryLimit int           // newest messages of each conversation in the roster; default 50
 	MaxMessage   int           // bytes of one message's content, as JSON; default 65536
 	SessionTTL   time.Duration // of the store; sessions of open sockets are kept from expiring; default 24 h
+	Shared       bool          // other processes, Node servers among them, serve the same namespace
 	Recovery     time.Duration // how long a client may be away and recover; default 2 minutes
 	Log          zerolog.Logger
 }

@@ -19,16 +19,19 @@ func arrival(user, name string) rosterEntry {
 }
 
 // announce tells a change of a user's presence to all who have the user in their roster, but not to the socket
-// except. Up to the roster limit that is the whole namespace; past it, those who were given all users while
+// except. Up to the roster limit that is everybody who was welcomed; where Node servers may take part it is the
+// whole namespace, as theirs are in no room of ours. Past the limit it is those who were given all users while
 // they were fewer, and those who watch this one, on every process.
 func (c *Chat) announce(ctx context.Context, except, user, event string, arg any) error {
-	count, err := c.store.CountUsers(ctx)
-	if err != nil {
-		return fmt.Errorf("count users: %w", err)
-	}
 	others := c.namespace.Except(except)
-	if count <= c.options.RosterLimit {
-		return others.Emit(event, arg)
+	if c.options.Shared {
+		count, err := c.store.CountUsers(ctx)
+		if err != nil {
+			return fmt.Errorf("count users: %w", err)
+		}
+		if count <= c.options.RosterLimit {
+			return others.Emit(event, arg)
+		}
 	}
 	return errors.Join(
 		others.To(everybody).Emit(event, arg),
