@@ -73,22 +73,22 @@ func (s *Shard) check(ctx context.Context, app string, boxes []store.Box) error 
 	})
 }
 
-// Watch runs Check every so often until ctx ends or the pool stops, and once for each value on now. It reports
-// what fails to failed.
-func (p *Pool) Watch(ctx context.Context, every time.Duration, now <-chan struct{}, failed func(error)) {
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.ctx.Done():
-			return
-		case <-ticker.C:
-		case <-now:
+// Watch runs Check every so often, and once for each value on now, in a goroutine that ends when the pool stops.
+// It reports what fails to failed.
+func (p *Pool) Watch(every time.Duration, now <-chan struct{}, failed func(error)) {
+	p.running.Go(func() {
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-p.ctx.Done():
+				return
+			case <-ticker.C:
+			case <-now:
+			}
+			if err := p.Check(p.ctx); err != nil && p.ctx.Err() == nil {
+				failed(err)
+			}
 		}
-		if err := p.Check(ctx); err != nil && ctx.Err() == nil && p.ctx.Err() == nil {
-			failed(err)
-		}
-	}
+	})
 }

@@ -32,14 +32,8 @@ func (b *fakeBox) Tails(_ context.Context, boxes []store.Box) ([]store.Offset, e
 // Mail that nobody announced is found by the next check, and by one that is asked for.
 func TestCheckFindsLostMail(t *testing.T) {
 	mailTest(t, func(t *testing.T, p *Pool, b *fakeBox) {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
 		now := make(chan struct{}, 1)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			p.Watch(ctx, 10*time.Second, now, func(err error) { t.Error(err) })
-		}()
+		p.Watch(10*time.Second, now, func(err error) { t.Error(err) })
 		_, w := device(t, p, "s", b, store.Offset{})
 		synctest.Wait()
 		b.appendN(3)
@@ -65,8 +59,6 @@ func TestCheckFindsLostMail(t *testing.T) {
 		if got := p.metrics.Value(metrics.MailGaps, "found by a check"); got != 2 {
 			t.Errorf("%v counted, want 2", got)
 		}
-		cancel()
-		<-done
 	})
 }
 

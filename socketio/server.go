@@ -162,7 +162,7 @@ func (s *Server) connectFanout() error {
 	}
 	s.fanout = f
 	warn := rate.Sometimes{Interval: time.Minute}
-	go s.pool.Watch(s.ctx, checkEvery, h.missed, func(err error) { // ends when the pool stops
+	s.pool.Watch(checkEvery, h.missed, func(err error) {
 		warn.Do(func() {
 			s.log.Warn().Err(err).Msg("mailboxes could not be compared with the store, trying again")
 		})

@@ -313,7 +313,7 @@ var mailboxTests = map[string]func(*harness){
 		h.start(store.Options{})
 		post := message("m", "alice", "bob")
 		r := h.post(post)
-		copy(post.Data, "XXX")
+		copy(post.Data, "other")
 		post.To[0] = store.Delivery{}
 		r.Offsets[0] = store.Offset{}
 		for range 2 {

@@ -22,7 +22,7 @@ var recoveryTests = map[string]func(*harness){
 		}
 		h.ok(h.SaveRecovery(h.ctx(), r, time.Minute))
 		want := fmt.Sprintf("%+v", r)
-		copy(r.Data, "XXX")
+		copy(r.Data, "other")
 		r.Rooms[0] = "changed"
 		got, err := h.TakeRecovery(h.ctx(), "p")
 		h.ok(err)
