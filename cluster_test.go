@@ -137,3 +137,79 @@ func TestClusterWithoutRedis(t *testing.T) {
 		t.Errorf("health is %d %s", status, body)
 	}
 }
+
+// TestClusterRecovery has a client come back to another process before its old one noticed that it was gone, again
+// and again: it is the same socket with nothing missing, and the old connection is closed.
+func TestClusterRecovery(t *testing.T) {
+	_, p := pair(t, "--ping-interval=1h")
+	alice := p[0].mustConnect(`40{"username":"alice"}`)
+	var hello struct{ SID, PID string }
+	welcome := func(d *device) {
+		t.Helper()
+		sid := hello.SID
+		if err := json.Unmarshal([]byte(strings.TrimPrefix(d.until(`40{"sid"`), "40")), &hello); err != nil {
+			t.Fatal(err)
+		}
+		if sid != "" && hello.SID != sid {
+			t.Fatalf("socket %s came back as %s", sid, hello.SID)
+		}
+	}
+	welcome(alice)
+	session, id := alice.session()
+	alice.until(`42["users",`)
+	bob := p[1].mustConnect(`40{"username":"bob"}`)
+	bob.until(`42["users",`)
+	offset := ""
+	send := func(n int) {
+		t.Helper()
+		if err := bob.WriteString(fmt.Sprintf(`42%d["private message",{"content":%d,"to":%q}]`, n, n, id)); err != nil {
+			t.Fatal(err)
+		}
+		bob.until(fmt.Sprintf(`43%d[{"id":`, n))
+	}
+	got := func(d *device, n int) {
+		t.Helper()
+		var args []json.RawMessage
+		var m struct{ Content int }
+		frame := d.until(`42["private message",`)
+		if err := json.Unmarshal([]byte(frame[2:]), &args); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(args[1], &m); err != nil || m.Content != n {
+			t.Fatalf("got %s instead of %d", frame, n)
+		}
+		offset = string(args[2])
+	}
+	send(0)
+	got(alice, 0)
+	for n := 1; n <= 6; n++ {
+		send(2*n - 1) // which the client does not read over its old connection
+		old := alice
+		alice = p[n%2].mustConnect(fmt.Sprintf(`40{"sessionID":%q,"pid":%q,"offset":%s}`, session, hello.PID, offset))
+		got(alice, 2*n-1) // ahead of the CONNECT packet
+		welcome(alice)
+		old.ended()
+		send(2 * n)
+		got(alice, 2*n)
+	}
+	// It is there once: when it leaves, all of it does.
+	if err := alice.NetConn().Close(); err != nil {
+		t.Fatal(err)
+	}
+	bob.until(fmt.Sprintf(`42["user disconnected",%q`, id))
+}
+
+// TestClusterStopsWithoutRedis has a process end well although Redis is away.
+func TestClusterStopsWithoutRedis(t *testing.T) {
+	r, p := pair(t, "--drain-timeout=100ms")
+	for i := range 5 {
+		d := p[0].mustConnect(fmt.Sprintf(`40{"username":"user%d"}`, i))
+		d.until(`42["users",`)
+	}
+	r.Close()
+	begin := time.Now()
+	p[0].stop()
+	if took := time.Since(begin); took > 8*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}

@@ -2,22 +2,34 @@ package main
 
 import (
 	"runtime/debug"
+	"runtime/metrics"
 	"time"
 )
 
-// What makes a process give memory back: after many connections have gone, an idle one would keep what they
-// used for minutes, until its next garbage collection.
+// ballastBytes is memory that is allocated and never touched, so that it costs address space alone. The garbage collector
+// counts it as in use and lets as much garbage more gather before it runs: a small process under load would otherwise
+// walk all its connections several times a second. GOGC=off and GOMEMLIMIT work as ever.
+const ballastBytes = 32 << 20
+
+// What makes a process give memory back: an idle one would keep what a burst of work has left for minutes, until its
+// next garbage collection.
 const (
 	memoryEvery = 10 * time.Second
-	memoryLost  = 500 // connections
+	// quietBytes is what a process that is idle, or nearly, allocates in that time at most.
+	quietBytes = 32 << 20
+	// wasteBytes, and a fourth of what is in use, is what is worth the work of giving it back.
+	wasteBytes = 8 << 20
+	memoryLost = 500 // connections
 	// What the last of them do when they leave takes some seconds, so it is given back more than once.
 	memoryTimes = 4
 )
 
-// returnMemory gives memory back to the system after many connections have gone. It ends with stopped.
+// returnMemory gives memory back to the system when a burst of work is over or many connections have gone. It ends
+// with stopped.
 func returnMemory(connections func() int, stopped <-chan struct{}) {
 	ticker := time.NewTicker(memoryEvery)
 	defer ticker.Stop()
+	allocated := readHeap().allocated
 	for most, times := 0, 0; ; {
 		select {
 		case <-stopped:
@@ -29,9 +41,36 @@ func returnMemory(connections func() int, stopped <-chan struct{}) {
 		if most-now >= memoryLost && now <= most/2 {
 			most, times = now, memoryTimes
 		}
-		if times > 0 {
-			times--
+		h := readHeap()
+		quiet := h.allocated-allocated <= quietBytes
+		allocated = h.allocated
+		if times > 0 || quiet && h.waste() > max(wasteBytes, h.live/4) {
+			times = max(times-1, 0)
 			debug.FreeOSMemory()
 		}
 	}
+}
+
+// heap is what the Go runtime says of its heap, in bytes.
+type heap struct {
+	allocated uint64 // in all the time
+	live      uint64 // found in use by the last garbage collection, without the ballast
+	held      uint64 // resident, in use or not, without the ballast
+}
+
+// waste is what a garbage collection now might give back.
+func (h heap) waste() uint64 { return h.held - min(h.live, h.held) }
+
+func readHeap() heap {
+	samples := []metrics.Sample{
+		{Name: "/gc/heap/allocs:bytes"},
+		{Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
+	}
+	metrics.Read(samples)
+	value := func(i int) uint64 { return samples[i].Value.Uint64() }
+	held := value(2) + value(3) + value(4)
+	return heap{value(0), value(1) - min(ballastBytes, value(1)), held - min(ballastBytes, held)}
 }

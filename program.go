@@ -43,11 +43,12 @@ type program struct {
 	stopKeys context.CancelFunc // ends the refreshing of JWT keys
 	stopped  chan struct{}      // closed when connections are, for what runs beside them
 	running  sync.WaitGroup     // ends with stopped
+	ballast  []byte             // see ballastBytes
 }
 
 // start wires the rooms together and serves. ctx bounds the start, not the running.
 func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *program, err error) {
-	p := &program{cfg: cfg, failed: make(chan error, 1), stopped: make(chan struct{})}
+	p := &program{cfg: cfg, failed: make(chan error, 1), stopped: make(chan struct{}), ballast: make([]byte, ballastBytes)}
 	counters := metrics.New()
 
 	keys, stopKeys := context.WithCancel(context.WithoutCancel(ctx))
@@ -76,7 +77,7 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 		}
 	}()
 	p.sockets, err = socketio.NewServer(socketio.Options{
-		Engine:         engineOptions(cfg, origins),
+		Engine:         p.engineOptions(origins),
 		Shards:         cfg.Shards,
 		ConnectTimeout: cfg.ConnectTimeout,
 		MaxAttachments: cfg.MaxAttachments,
@@ -103,11 +104,10 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 		p.cluster.serve(p.chat, notify)
 	}
 
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Addr())
+	listener, err := p.listen(ctx)
 	if err != nil {
 		p.chat.Close()
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w: set PORT or HOST to an address that is free", cfg.Addr(), err),
-			p.sockets.Shutdown(ctx))
+		return nil, errors.Join(err, p.sockets.Shutdown(ctx))
 	}
 	p.addr = listener.Addr()
 	p.http = &http.Server{
@@ -132,6 +132,20 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 	return p, nil
 }
 
+// listen takes the configured address, and tells the other processes.
+func (p *program) listen(ctx context.Context) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.Addr())
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w: set PORT or HOST to an address that is free", p.cfg.Addr(), err)
+	}
+	if p.cluster != nil {
+		if err := p.cluster.advertise(ctx, listener.Addr()); err != nil {
+			return nil, errors.Join(err, listener.Close())
+		}
+	}
+	return listener, nil
+}
+
 // stopTimeout bounds what stop does beside DRAIN_TIMEOUT.
 const stopTimeout = 5 * time.Second
 
@@ -141,6 +155,10 @@ func (p *program) stop() error {
 	p.draining.Store(true)
 	drain, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	if p.cluster != nil {
+		// What connections do last must not wait for a Redis that is away.
+		defer time.AfterFunc(cmp.Or(p.cfg.DrainTimeout, stopTimeout), p.cluster.store.Hurry).Stop()
+	}
 	if d := p.cfg.DrainTimeout; d > 0 {
 		drain, cancel = context.WithTimeout(drain, d)
 		defer cancel()
@@ -148,8 +166,19 @@ func (p *program) stop() error {
 		// Without a deadline all are closed at once, but what they do last still needs its time.
 		defer time.AfterFunc(stopTimeout, cancel).Stop()
 	}
+	var relayed sync.WaitGroup
+	if p.cluster != nil {
+		relayed.Go(func() { p.cluster.relay.Drain(drain) })
+	}
 	err := p.sockets.Shutdown(drain)
+	if p.cluster != nil && errors.Is(err, engineio.ErrStillClosing) {
+		p.cluster.log.Warn().Err(err).Msg("the last work of some connections is not done: other processes settle who is gone when the lease ends")
+		err = nil
+	}
 	p.chat.Close()
+	if relayed.Wait(); p.cluster != nil {
+		p.cluster.stopRelay()
+	}
 	// Whoever still holds a TCP connection now has no request under way that is worth waiting for.
 	rest, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -183,9 +212,13 @@ func (p *program) routes(counters *metrics.Metrics) http.Handler {
 	pages.Handle("GET /metrics", p.operatorOnly(counters.Handler()))
 	pages.Handle("/", web.Handler())
 
+	sockets := http.Handler(p.sockets)
+	if p.cluster != nil {
+		sockets = p.cluster.relay.Receive(sockets)
+	}
 	mux := http.NewServeMux()
-	mux.Handle("/socket.io/", web.ClientHandler(p.cfg.ClientDist, p.sockets)) // which has deadlines of its own
-	mux.Handle("/socket.io", http.NotFoundHandler())                          // and not a redirect (engineio.md section 1)
+	mux.Handle("/socket.io/", web.ClientHandler(p.cfg.ClientDist, sockets)) // which has deadlines of its own
+	mux.Handle("/socket.io", http.NotFoundHandler())                        // and not a redirect (engineio.md section 1)
 	mux.Handle("/", timed(pages))
 	return mux
 }
@@ -283,7 +316,8 @@ func storeOptions(cfg *config.Config) store.Options {
 }
 
 // engineOptions configures the transports. Pages of foreign origins are refused on both.
-func engineOptions(cfg *config.Config, origins *auth.Origins) engineio.Options {
+func (p *program) engineOptions(origins *auth.Origins) engineio.Options {
+	cfg := p.cfg
 	o := engineio.Options{
 		PingInterval: cfg.PingInterval, PingTimeout: cfg.PingTimeout, MaxPayload: cfg.MaxPayload,
 		NoUpgrades: !cfg.AllowUpgrades, PerMessageDeflate: cfg.PerMessageDeflate,
@@ -299,6 +333,9 @@ func engineOptions(cfg *config.Config, origins *auth.Origins) engineio.Options {
 	}
 	if origins.Any() {
 		o.CORS = &engineio.CORS{}
+	}
+	if p.cluster != nil {
+		o.Node, o.Forward = p.cluster.relay.Node(), p.cluster.relay.Forward
 	}
 	return o
 }

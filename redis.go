@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
@@ -15,6 +16,7 @@ import (
 	redisfan "parley/fanout/redis"
 	"parley/handlers"
 	"parley/metrics"
+	"parley/relay"
 	"parley/shard"
 	redisstore "parley/store/redis"
 )
@@ -27,6 +29,7 @@ type cluster struct {
 	clients []redis.UniversalClient // of the store and of the fan-out
 	store   *redisstore.Store
 	fanout  *redisfan.Fanout
+	relay   *relay.Relay
 	settle  atomic.Pointer[func(user string)] // announces a user's presence; set once there is a chat
 }
 
@@ -53,7 +56,25 @@ func joinCluster(ctx context.Context, cfg *config.Config, log zerolog.Logger, co
 	if err != nil {
 		return nil, errors.Join(err, c.closeClients())
 	}
+	c.relay, err = relay.Join(ctx, relay.Options{
+		Client: c.clients[0], ResponseTimeout: cfg.PingInterval + cfg.PingTimeout, Log: log, Metrics: counters,
+	})
+	if err != nil {
+		return nil, errors.Join(err, c.store.Close(), c.closeClients())
+	}
 	return c, nil
+}
+
+// advertise tells the other processes where this one listens.
+func (c *cluster) advertise(ctx context.Context, listening net.Addr) (err error) {
+	url := c.cfg.AdvertiseURL
+	if url == "" {
+		if url, err = relay.URL(listening); err != nil {
+			return fmt.Errorf("find out by which address other processes reach this one: %w: set ADVERTISE_URL", err)
+		}
+	}
+	c.log.Info().Str("url", url).Msg("other processes reach this one here; ADVERTISE_URL changes that")
+	return c.relay.Advertise(ctx, url)
 }
 
 // newFanout makes the fan-out; it has the signature of socketio.Options.Fanout.
@@ -100,8 +121,18 @@ func (c *cluster) degraded() string {
 	return ""
 }
 
-// Close closes the store and then the connections below it and the fan-out, which is closed already.
-func (c *cluster) Close() error { return errors.Join(c.store.Close(), c.closeClients()) }
+// Close closes the relay, the store, and then the connections below them and the fan-out, which is closed already.
+func (c *cluster) Close() error {
+	c.stopRelay()
+	return errors.Join(c.store.Close(), c.closeClients())
+}
+
+// stopRelay ends what is forwarded from here. It may be called more than once.
+func (c *cluster) stopRelay() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	c.relay.Close(ctx)
+}
 
 func (c *cluster) closeClients() error {
 	var errs error

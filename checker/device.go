@@ -17,7 +17,7 @@ import (
 const (
 	connectWithin  = 12 * time.Second // a process that waits for its store answers within
 	ackWithin      = 3 * time.Second
-	sayWithin      = time.Minute // with all attempts
+	sayWithin      = 100 * time.Second // with all attempts, over the longest outage
 	firstBackoff   = 20 * time.Millisecond
 	longestBackoff = 500 * time.Millisecond
 	historyLimit   = 20 // newest messages of a conversation in a roster; the processes are told the same
@@ -31,6 +31,7 @@ type stats struct {
 	connects               atomic.Int64
 	recovered, unrecovered atomic.Int64 // connections that asked for recovery
 	pages                  atomic.Int64
+	presences, repeated    atomic.Int64 // announcements of presence, and those that said what the device knew
 }
 
 // user is who several devices belong to.

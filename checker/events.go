@@ -62,6 +62,10 @@ func (d *device) event(c *client.Client, e client.Event) {
 func (d *device) hear(user string, connected bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.stats.presences.Add(1)
+	if was, known := d.presence[user]; known && was == connected {
+		d.stats.repeated.Add(1)
+	}
 	d.presence[user] = connected
 }
 

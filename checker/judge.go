@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unique"
@@ -258,9 +259,19 @@ func (j *jury) judgeGap(s *deviceState, rule Rule, next uint64) {
 			continue // reported with the mailbox
 		}
 		if m.From != s.User || !s.tried[m.ID][s.sid] {
-			j.report(rule, "%s: number %d, %s from %s, was left out before %d", s.Name, seq, m.ID, m.From, next)
+			j.report(rule, "%s: number %d, %s from %s, was left out before %d on socket %s (recovered: %t)%s",
+				s.Name, seq, m.ID, m.From, next, s.sid, s.recovered, s.triedOver(m))
 		}
 	}
+}
+
+// triedOver says over which sockets the device tried to send a message, if it did.
+func (s *deviceState) triedOver(m Message) string {
+	over := slices.Sorted(maps.Keys(s.tried[m.ID]))
+	if m.From != s.User || len(over) == 0 {
+		return ""
+	}
+	return ", and was sent over " + strings.Join(over, ", ")
 }
 
 func (j *jury) judgeSnapshot(s *deviceState, step Snapshot) {

@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -34,11 +33,7 @@ type process struct {
 	env     []string
 	logPath string
 	ready   func(context.Context) error // tells whether it serves
-	needs   *process                    // what it can't end well without, or nil
 	trouble *trouble
-
-	// outages is odd while the process is made not to serve.
-	outages atomic.Int64
 
 	// turn is held by whoever starts, ends or freezes the process.
 	turn sync.Mutex
@@ -158,13 +153,12 @@ func (p *process) get(ctx context.Context, path string) (string, error) {
 }
 
 // stop ends the process with a signal and waits. One that is killed may end in whatever way; one that was
-// asked to end has to end well, unless what it needs was away.
+// asked to end has to end well, also while Redis is away.
 func (p *process) stop(signal syscall.Signal) error {
 	p.mu.Lock()
 	cmd, exited := p.cmd, p.exited
 	p.expected = true
 	p.mu.Unlock()
-	served := p.needs.uninterrupted()
 	if cmd == nil {
 		return nil
 	}
@@ -178,7 +172,7 @@ func (p *process) stop(signal syscall.Signal) error {
 		_ = cmd.Process.Kill() // fails if it ended just now
 		<-exited
 	}
-	if signal == syscall.SIGTERM && cmd.ProcessState.ExitCode() != 0 && served() {
+	if signal == syscall.SIGTERM && cmd.ProcessState.ExitCode() != 0 {
 		p.trouble.report(RuleProcess, "%s ended with %s after SIGTERM: %s", p.name, cmd.ProcessState, p.lastLine())
 	}
 	return nil
@@ -194,7 +188,6 @@ func (p *process) restart(signal syscall.Signal, down time.Duration) error {
 		return errSuffering
 	}
 	defer p.turn.Unlock()
-	defer p.outage()()
 	if err := p.stop(signal); err != nil {
 		return err
 	}
@@ -208,7 +201,6 @@ func (p *process) freeze(d time.Duration) error {
 		return errSuffering
 	}
 	defer p.turn.Unlock()
-	defer p.outage()()
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("freeze %s: %w", p.name, err)
 	}
@@ -217,21 +209,6 @@ func (p *process) freeze(d time.Duration) error {
 		return fmt.Errorf("thaw %s: %w", p.name, err)
 	}
 	return nil
-}
-
-// outage takes note that the process does not serve, until the function that it returns is called.
-func (p *process) outage() (over func()) {
-	p.outages.Add(1)
-	return func() { p.outages.Add(1) }
-}
-
-// uninterrupted returns a function that tells whether the process has served from now on. None has always.
-func (p *process) uninterrupted() func() bool {
-	if p == nil {
-		return func() bool { return true }
-	}
-	before := p.outages.Load()
-	return func() bool { return before%2 == 0 && p.outages.Load() == before }
 }
 
 func (p *process) pid() int {

@@ -13,30 +13,6 @@ func TestNoRedis(t *testing.T) {
 	}
 }
 
-func TestUninterrupted(t *testing.T) {
-	var nobody *process
-	if !nobody.uninterrupted()() {
-		t.Error("what is not needed was away")
-	}
-	p := new(process)
-	served := p.uninterrupted()
-	if !served() {
-		t.Error("away without an outage")
-	}
-	over := p.outage()
-	during := p.uninterrupted()
-	if served() || during() {
-		t.Error("an outage was not noticed")
-	}
-	over()
-	if served() || during() {
-		t.Error("an outage that is over was forgotten")
-	}
-	if !p.uninterrupted()() {
-		t.Error("an outage before counts")
-	}
-}
-
 func TestComplete(t *testing.T) {
 	for scenario, want := range map[string]options{
 		"faults":  {scenario: "faults", copies: 1},

@@ -19,7 +19,7 @@ func playRolling(ctx context.Context, r *run) (*History, error) {
 	if err := r.launch("DRAIN_TIMEOUT=2s"); err != nil {
 		return nil, err
 	}
-	r.addUsers(r.maxUsers, func() int { return 1 + r.choose(r.maxDevices) })
+	r.addUsers(r.maxUsers, r.someDevices)
 	var times latencies
 	for _, d := range r.deviceList() {
 		d.onLive = times.add

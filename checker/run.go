@@ -142,7 +142,6 @@ func (r *run) launch(settings ...string) (err error) {
 		if err != nil {
 			return err
 		}
-		p.needs = r.database
 		r.processes = append(r.processes, p)
 		if err := p.start(); err != nil {
 			return err
@@ -190,6 +189,12 @@ func (r *run) addUsers(n int, count func() int) {
 		}
 		r.users = append(r.users, u)
 	}
+}
+
+// someDevices chooses how many devices a user has: two at least, unless that is too many.
+func (r *run) someDevices() int {
+	least := min(2, r.maxDevices)
+	return least + r.choose(r.maxDevices-least+1)
 }
 
 // crowd is the users' devices while they are open.
@@ -503,7 +508,7 @@ func (r *run) counts() string {
 		faults = append(faults, fmt.Sprintf("%s %d", name, n))
 	}
 	slices.Sort(faults)
-	return fmt.Sprintf("%4.0fs  sends %d (not yet: %d)  acks %d  deliveries %d  connects %d  recovered %d, not %d  history pages %d  faults: %s",
+	return fmt.Sprintf("%4.0fs  sends %d (not yet: %d)  acks %d  deliveries %d  connects %d  recovered %d, not %d  history pages %d  presence %d (repeated: %d)  faults: %s",
 		time.Since(r.started).Seconds(), s.sends.Load(), s.errors.Load(), s.acks.Load(), s.deliveries.Load(), s.connects.Load(),
-		s.recovered.Load(), s.unrecovered.Load(), s.pages.Load(), cmp.Or(strings.Join(faults, ", "), "none"))
+		s.recovered.Load(), s.unrecovered.Load(), s.pages.Load(), s.presences.Load(), s.repeated.Load(), cmp.Or(strings.Join(faults, ", "), "none"))
 }

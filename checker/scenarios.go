@@ -33,6 +33,7 @@ var scenarios = map[string]*scenario{
 	"rolling":  {"processes are restarted by SIGTERM one after the other, under 500 messages per second", playRolling, several},
 	"recovery": {"a client is cut 200 times while it is sent 5,000 messages, and a process restarted now and then", playRecovery, anyNumber},
 	"slow":     {"a client stops reading: it is disconnected, and the others do not notice", playSlow, onlyOne},
+	"away":     {"Redis goes away for 3 s and for 60 s while users chat, killed and frozen, and nothing else happens", playAway, several},
 	"churn":    {"--sockets connect and leave: nothing of them stays", playChurn, onlyOne},
 }
 
@@ -48,7 +49,7 @@ func playFaults(ctx context.Context, r *run) (*History, error) {
 	if err := r.launch(); err != nil {
 		return nil, err
 	}
-	r.addUsers(r.maxUsers, func() int { return 1 + r.choose(r.maxDevices) })
+	r.addUsers(r.maxUsers, r.someDevices)
 	c, err := r.open(ctx)
 	if err != nil {
 		return nil, err
@@ -56,20 +57,7 @@ func playFaults(ctx context.Context, r *run) (*History, error) {
 	c.hard = true
 	during, cancel := context.WithTimeout(ctx, r.duration)
 	defer cancel()
-	devices := c.deviceList()
-	mean := time.Duration(float64(len(devices)) * senders / r.rate * float64(time.Second))
-	work, sending := newGroup(ctx)
-	for _, d := range devices {
-		for range senders {
-			work.run(func() error {
-				for during.Err() == nil {
-					pause(during, r.between(0, 2*mean))
-					d.say(sending, r.users[r.choose(len(r.users))], r.text())
-				}
-				return nil
-			})
-		}
-	}
+	work, _ := c.chat(ctx, during)
 	work.run(func() error {
 		return c.afflict(during, r.duration/time.Duration(max(1, int(r.duration/(300*time.Millisecond)))))
 	})
@@ -77,6 +65,26 @@ func playFaults(ctx context.Context, r *run) (*History, error) {
 		return nil, err
 	}
 	return c.settle(ctx)
+}
+
+// chat has all devices send to anybody, at the rate that was asked for, until during ends. What they have begun to say
+// then they say to its end.
+func (c *crowd) chat(ctx, during context.Context) (*group, context.Context) {
+	devices := c.deviceList()
+	mean := time.Duration(float64(len(devices)) * senders / c.rate * float64(time.Second))
+	work, sending := newGroup(ctx)
+	for _, d := range devices {
+		for range senders {
+			work.run(func() error {
+				for during.Err() == nil {
+					pause(during, c.between(0, 2*mean))
+					d.say(sending, c.users[c.choose(len(c.users))], c.text())
+				}
+				return nil
+			})
+		}
+	}
+	return work, sending
 }
 
 // senders is how many messages a device sends at a time.

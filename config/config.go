@@ -32,10 +32,11 @@ type Config struct {
 	DataDir string
 
 	// How it works with other processes, if RedisURL is set.
-	RedisURL  string
-	RedisWait time.Duration
-	Fanout    string // FanoutClassic or FanoutSharded
-	NotifyBus string // NotifyBusOff or NotifyBusClassic
+	RedisURL     string
+	RedisWait    time.Duration
+	AdvertiseURL string // scheme, host and port; "" for where it listens
+	Fanout       string // FanoutClassic or FanoutSharded
+	NotifyBus    string // NotifyBusOff or NotifyBusClassic
 
 	ClientDist string // "" for the official CDN
 
@@ -156,6 +157,9 @@ func (c *Config) complete() error {
 		return errors.New("JWT_ISSUER is set, but tokens are not verified at all: set JWT_SECRET or JWT_JWKS_URL too, or unset it")
 	case c.Open() && c.JWTAudience != "":
 		return errors.New("JWT_AUDIENCE is set, but tokens are not verified at all: set JWT_SECRET or JWT_JWKS_URL too, or unset it")
+	}
+	if c.AdvertiseURL != "" && c.RedisURL == "" {
+		return errors.New("ADVERTISE_URL is set, but there are no other processes to read it: set REDIS_URL too, or unset it")
 	}
 	switch {
 	case c.Store == "" && c.RedisURL != "":

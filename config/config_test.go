@@ -119,6 +119,16 @@ func TestEnvironmentAndFlags(t *testing.T) {
 	}
 }
 
+func TestAdvertiseURL(t *testing.T) {
+	got, err := parse(t, map[string]string{"REDIS_URL": "redis://localhost", "ADVERTISE_URL": "http://parley-1:3000/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.AdvertiseURL != "http://parley-1:3000" {
+		t.Errorf("others reach it by %q", got.AdvertiseURL)
+	}
+}
+
 func TestEmptyFlagUnsetsTheEnvironment(t *testing.T) {
 	if _, err := parse(t, map[string]string{"REDIS_URL": "redis://localhost"}, "--redis-url="); err != nil {
 		t.Fatal(err)
@@ -142,6 +152,9 @@ func TestRefusals(t *testing.T) {
 		{"STORE", "mysql", "use file, memory or redis"},
 		{"REDIS_URL", "http://:hunter2@localhost", "redis://"},
 		{"REDIS_WAIT", "30", "write 30s for seconds"},
+		{"ADVERTISE_URL", "10.0.0.5:3000", "use one like http://10.0.0.5:3000"},
+		{"ADVERTISE_URL", "http://10.0.0.5:3000/parley", "scheme, host and port"},
+		{"ADVERTISE_URL", "http://10.0.0.5:3000", "set REDIS_URL too"},
 		{"FANOUT", "carrier pigeon", "use classic or sharded"},
 		{"NOTIFY_BUS", "on", "use off or classic"},
 		{"CORS_ORIGINS", "example.com", "write scheme, host and port"},

@@ -183,6 +183,22 @@ func httpURL(field func(*Config) *string) func(*Config, string) error {
 	}
 }
 
+// origin takes scheme, host and port of a web server, or none.
+func origin(field func(*Config) *string) func(*Config, string) error {
+	return func(c *Config, text string) error {
+		if text == "" {
+			return nil
+		}
+		u, err := url.Parse(text)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" ||
+			u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+			return errors.New("it is not scheme, host and port: use one like http://10.0.0.5:3000")
+		}
+		*field(c) = u.Scheme + "://" + u.Host
+		return nil
+	}
+}
+
 // redisURL takes the address of a Redis, or none. Its errors quote nothing: the address may hold a password.
 func redisURL(c *Config, text string) error {
 	if text == "" {

@@ -154,7 +154,6 @@ describe("chat over two processes", () => {
         await say(alice, bob, `${i} ${j}`);
         expected.push(`${i} ${j}`);
       }
-      await sleep(250); // the official client waits longer than this before it comes back
       await bob.back(i % 2 ? A : B);
       assert.equal(bob.socket.recovered, true);
       assert.equal(bob.socket.id, id);

@@ -1,7 +1,6 @@
 package engineio
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -23,20 +22,6 @@ type Receiver interface {
 	// own. What was enqueued and not yet written may still reach the client after Close, and is lost after
 	// everything else.
 	Closed(reason Reason)
-}
-
-// Handshake is the request that opened a connection. It belongs to the layer above, which may change it and
-// guards it itself: Header, Query and Context are most of the memory of an idle connection, and who has read
-// them may set them to nil.
-type Handshake struct {
-	Header  http.Header     // of the request
-	Query   url.Values      // of its URL, with the parameters of the protocol
-	URL     string          // as the client sent it
-	Address string          // of the client, as Options.Address gave it
-	Issued  time.Time       // when the request came
-	Secure  bool            // the request came over TLS
-	XDomain bool            // the request has an Origin
-	Context context.Context // values of the request's context; never canceled
 }
 
 // The states of a Conn. They only grow.
@@ -74,19 +59,10 @@ type Conn struct {
 // newConn returns a connection that has a place on the server but no transport yet, or why there is no place.
 func (s *Server) newConn(r *http.Request, query url.Values) (*Conn, *refusal) {
 	c := &Conn{
-		server: s,
-		id:     newID(),
-		base64: query.Get("b64") != "",
-		handshake: &Handshake{
-			Header:  r.Header,
-			Query:   query,
-			URL:     r.RequestURI,
-			Address: s.opts.Address(r),
-			Issued:  time.Now(),
-			Secure:  r.TLS != nil,
-			XDomain: r.Header.Get("Origin") != "",
-			Context: context.WithoutCancel(r.Context()),
-		},
+		server:    s,
+		id:        newID(s.opts.Node),
+		base64:    query.Get("b64") != "",
+		handshake: newHandshake(r, s.opts.Address(r)),
 	}
 	if s.opts.ConnsPerAddress > 0 {
 		c.address = addressKey(c.handshake.Address)

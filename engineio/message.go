@@ -40,6 +40,33 @@ func NewMessage(text []byte, attachments ...[]byte) *Message {
 	return newMessage(packet.Message, text, true, attachments)
 }
 
+// Headroom is what NewMessageInPlace needs ahead of a text: the longest frame header and the packet's type.
+const Headroom = 10 + 1
+
+// NewMessageInPlace is NewMessage without a copy of the text, which is buf[Headroom:]. The message owns buf from now
+// on.
+func NewMessageInPlace(buf []byte, attachments ...[]byte) *Message {
+	n := len(buf) - Headroom + 1
+	header := headerLen(n)
+	appendHeader(buf[Headroom-1-header:Headroom-1-header], frameText, n)
+	buf[Headroom-1] = byte(packet.Message)
+	m := &Message{frames: buf[Headroom-1-header:]}
+	m.text = slices.Clip(m.frames[header:])
+	m.attach(attachments)
+	return m
+}
+
+// Text is the text that the message was made of. It must not be changed.
+func (m *Message) Text() []byte {
+	if len(m.text) == 0 {
+		return nil
+	}
+	return m.text[1:]
+}
+
+// Attachments are what follows the text. They must not be changed.
+func (m *Message) Attachments() [][]byte { return m.attachments }
+
 // NewBinary returns a binary message packet with a copy of data and no text before it. Socket.IO has no use
 // for it, other protocols on Engine.IO do.
 func NewBinary(data []byte) *Message {
@@ -71,16 +98,22 @@ func newMessage(t packet.Type, text []byte, hasText bool, attachments [][]byte) 
 		m.frames = append(append(m.frames, byte(t)), text...)
 		m.text = slices.Clip(m.frames[start:])
 	}
-	if len(attachments) > 0 {
-		m.attachments = make([][]byte, len(attachments))
+	m.attach(attachments)
+	return m
+}
+
+// attach adds the frames of attachments.
+func (m *Message) attach(attachments [][]byte) {
+	if len(attachments) == 0 {
+		return
 	}
+	m.attachments = make([][]byte, len(attachments))
 	for i, a := range attachments {
 		m.frames = appendHeader(m.frames, frameBinary, len(a))
 		start := len(m.frames)
 		m.frames = append(m.frames, a...)
 		m.attachments[i] = slices.Clip(m.frames[start:])
 	}
-	return m
 }
 
 // Size is what the message counts for in the bounds of an outbox: the bytes that it is on a WebSocket.

@@ -82,6 +82,16 @@ type Options struct {
 	// ConnsPerAddress. It is needed behind a proxy. Default: the host of RemoteAddr.
 	Address func(*http.Request) string
 
+	// Node, if not empty, names this server among those that clients may reach in its place: NodeLength
+	// characters of [A-Za-z0-9_-], with which the ids of its connections begin.
+	Node string
+
+	// Forward, if not nil, is given the GETs and POSTs, upgrades included, of connections whose id begins with
+	// another Node. It returns true once it has answered one, with CORS headers of its own, or false without
+	// having touched the ResponseWriter: the request is then refused like that of any unknown connection. It
+	// needs Node.
+	Forward func(w http.ResponseWriter, r *http.Request, node string) bool
+
 	// OutboundBytes and OutboundMessages bound what may wait for a client; default 4 MiB and 4096. The bounds
 	// are checked before a message is added, so that an empty outbox takes one message of any size.
 	OutboundBytes, OutboundMessages int
@@ -140,6 +150,12 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.ConnsPerAddress < 0 {
 		return o, fmt.Errorf("engineio: option ConnsPerAddress is %d: it must be positive, or 0 for no bound", o.ConnsPerAddress)
+	}
+	if o.Node != "" && (len(o.Node) != NodeLength || !urlSafe(o.Node)) {
+		return o, fmt.Errorf("engineio: option Node is %q: it must have %d characters of [A-Za-z0-9_-]", o.Node, NodeLength)
+	}
+	if o.Forward != nil && o.Node == "" {
+		return o, errors.New("engineio: option Forward is set, but ids don't tell whose they are: set Node")
 	}
 	if o.CompressionThreshold == 0 {
 		o.CompressionThreshold = 1024

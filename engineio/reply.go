@@ -16,12 +16,15 @@ type refusal struct {
 	message string
 }
 
+// codeUnknownSession is the protocol's code for a request of a connection that there is none of.
+const codeUnknownSession = 1
+
 func badRequest(code int, message string) *refusal {
 	return &refusal{http.StatusBadRequest, code, message}
 }
 
 func unknownTransport() *refusal   { return badRequest(0, "Transport unknown") }
-func unknownSession() *refusal     { return badRequest(1, "Session ID unknown") }
+func unknownSession() *refusal     { return badRequest(codeUnknownSession, "Session ID unknown") }
 func badMethod() *refusal          { return badRequest(2, "Bad handshake method") }
 func badRequestShape() *refusal    { return badRequest(3, "Bad request") }
 func unsupportedVersion() *refusal { return badRequest(5, "Unsupported protocol version") }

@@ -6,9 +6,8 @@ import (
 	"compress/gzip"
 	"compress/zlib"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -36,6 +35,7 @@ type Server struct {
 	ping      *Message
 	noop      *Message
 	writers   sync.Pool // *writer
+	readers   sync.Pool // *reader
 	bodies    sync.Pool // *bytes.Buffer
 	gzips     sync.Pool // *gzip.Writer
 	zlibs     sync.Pool // *zlib.Writer
@@ -77,6 +77,7 @@ func NewServer(opts Options, accept func(*Conn) Receiver) (*Server, error) {
 	}
 	s.upgrader = newUpgrader(&s.opts)
 	s.writers.New = func() any { return newWriter() }
+	s.readers.New = func() any { return new(reader) }
 	s.bodies.New = func() any { return new(bytes.Buffer) }
 	s.gzips.New = func() any { return must(gzip.NewWriterLevel(nil, gzip.BestSpeed)) }
 	s.zlibs.New = func() any { return must(zlib.NewWriterLevel(nil, zlib.BestSpeed)) }
@@ -114,6 +115,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	query := r.URL.Query()
+	c, f := s.verify(r, query)
+	if f != nil && f.code == codeUnknownSession && s.forward(w, r, query.Get("sid")) {
+		return // with the other server's headers, and not these
+	}
 	if s.opts.Headers != nil {
 		s.opts.Headers(r, w.Header())
 	}
@@ -121,8 +127,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	query := r.URL.Query()
-	c, f := s.verify(r, query)
 	switch {
 	case f != nil:
 		s.refuse(w, r, f)
@@ -188,13 +192,6 @@ func (s *Server) lookup(id string) *Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.conns[id]
-}
-
-// newID returns 20 characters of [A-Za-z0-9_-]. Who knows it may act for the client on polling.
-func newID() string {
-	var b [15]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
 // reserve counts a connection that is about to open, or says why there is no place for it. It is given back by
@@ -278,7 +275,7 @@ const maxPace = 50 * time.Millisecond
 // closed with the reason ServerShuttingDown, spread evenly over the first three quarters of the time that ctx
 // leaves, at 20 a second or more; all at once if ctx has no deadline. It returns nil when all calls of Closed
 // have returned and no goroutine of the server is left. If ctx ends before, it cuts what is left and returns
-// an error that wraps ctx's; what still runs then is receivers that don't return.
+// ErrStillClosing; what still runs then is receivers that don't return.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopping = true
@@ -315,7 +312,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		select {
 		case <-ended:
 		case <-time.After(cutGrace):
-			err = fmt.Errorf("engineio: shut down: connections are still closing: %w", context.Cause(ctx))
+			err = fmt.Errorf("engineio: shut down: %w: %w", ErrStillClosing, context.Cause(ctx))
 		}
 	}
 	for _, c := range conns {
@@ -324,8 +321,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// cutGrace is what Shutdown gives goroutines to notice that their TCP connection was cut.
-const cutGrace = 100 * time.Millisecond
+// ErrStillClosing means that receivers had not returned when Shutdown could wait no longer.
+var ErrStillClosing = errors.New("connections are still closing")
+
+// cutGrace is what Shutdown gives goroutines to notice that their TCP connection was cut, and receivers to finish what
+// they are waiting for.
+const cutGrace = 3 * time.Second
 
 // cut closes the TCP connection of all WebSockets that are closing.
 func (s *Server) cut() {

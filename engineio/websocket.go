@@ -19,9 +19,9 @@ import (
 	"parley/engineio/packet"
 )
 
-// readBufferBytes is what an idle WebSocket holds to read into. Frames that are larger are read into memory of
-// their own.
-const readBufferBytes = 512
+// gwsBufferBytes is what gws reads headers into, for as long as the WebSocket lives. What is read ahead is in the
+// reader, which an idle WebSocket does without.
+const gwsBufferBytes = 16
 
 // linger is how long a WebSocket that the server closes waits for the client to close it too. Closing TCP
 // while input is unread would make the kernel discard what the client has not read yet, the close frame
@@ -40,9 +40,11 @@ type socket struct {
 	deflate bool            // messages may be compressed
 
 	// Owned by the goroutine that reads, or before that by the one that makes the handshake.
-	early   []byte // what net/http had read already
-	reply   []byte // the close frame that gws would have written
-	failure error  // of the last read
+	early   []byte                // what net/http had read already
+	input   *reader               // what was read and not yet asked for; nil if nothing waits
+	attempt func(fd uintptr) bool // reads into input
+	reply   []byte                // the close frame that gws would have written
+	failure error                 // of the last read
 
 	// Guarded by conn.mu.
 	out      outbox
@@ -59,7 +61,7 @@ type socket struct {
 func newUpgrader(o *Options) *gws.Upgrader {
 	return gws.NewUpgrader(events{}, &gws.ServerOption{
 		ReadMaxPayloadSize: o.MaxPayload,
-		ReadBufferSize:     readBufferBytes,
+		ReadBufferSize:     gwsBufferBytes,
 		CheckUtf8Enabled:   true,
 		ParallelGolimit:    1,
 		NewSession:         func() gws.SessionStorage { return nil },
@@ -94,11 +96,16 @@ func (s *Server) hijack(w http.ResponseWriter, r *http.Request, c *Conn) (*socke
 		deflate: s.opts.PerMessageDeflate && strings.Contains(r.Header.Get("Sec-WebSocket-Extensions"), "permessage-deflate"),
 		header:  append(lines.Bytes(), "\r\n"...),
 	}
+	k.attempt = k.tryRead
 	if n := buffered.Reader.Buffered(); n > 0 {
 		early, _ := buffered.Reader.Peek(n)
 		k.early = bytes.Clone(early)
 	}
-	ws, err := s.upgrader.UpgradeFromConn(k, bufio.NewReaderSize(k, readBufferBytes), r)
+	size := gwsBufferBytes
+	if k.raw == nil {
+		size = 512 // nobody reads ahead for it
+	}
+	ws, err := s.upgrader.UpgradeFromConn(k, bufio.NewReaderSize(k, size), r)
 	if err != nil {
 		_ = netConn.Close()
 		return nil, nil, fmt.Errorf("upgrade to WebSocket: %w", err)
@@ -153,11 +160,28 @@ func (k *socket) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	n, err := k.Conn.Read(p)
-	if err != nil {
-		k.failure = err
+	if k.input == nil {
+		if len(p) >= readerBytes || k.raw == nil {
+			n, err := k.Conn.Read(p)
+			if err != nil {
+				k.failure = err
+			}
+			return n, err
+		}
+		if err := k.raw.Read(k.attempt); err != nil {
+			k.failure = err
+		}
+		if k.input == nil {
+			return 0, k.failure
+		}
 	}
-	return n, err
+	r := k.input
+	n := copy(p, r.bytes[r.from:r.to])
+	if r.from += n; r.from == r.to {
+		k.input = nil
+		k.conn.server.readers.Put(r)
+	}
+	return n, nil
 }
 
 // Write implements net.Conn. gws calls it with one whole frame, or the whole reply to the handshake.
@@ -481,6 +505,16 @@ func (events) OnMessage(ws *gws.Conn, m *gws.Message) {
 func (events) OnClose(ws *gws.Conn, err error) {
 	ws.NetConn().(*socket).ended(err)
 }
+
+// reader is a pooled buffer of input. The memory of a WebSocket that waits for its client is that of its
+// goroutine and little else.
+type reader struct {
+	from, to int
+	bytes    [readerBytes]byte
+}
+
+// readerBytes is how much is read ahead: many messages as chats have them.
+const readerBytes = 8 << 10
 
 // writer is a pooled scratch buffer and the callback for a write that doesn't block, which would otherwise have
 // to be allocated for each.

@@ -16,8 +16,14 @@ type Host interface {
 	// arguments. One is handled at a time, so a handler that takes long goes on in a goroutine of its own. ack
 	// is nil if the other wants no answer; otherwise its first call counts, from any goroutine.
 	ServerSide(namespace string, data []byte, attachments [][]byte, ack func(Answer))
+	// Emitted hands over an event that another server emitted, before sockets of this process get it: deliver gives
+	// it to them, and is to be called once, or not at all to keep it from them; its error is to be returned. data is a
+	// JSON array of the event's name and arguments. The sender's next event waits until it returns.
+	Emitted(sel shard.Selector, data []byte, deliver func() error) error
 	// Resubscribed says that what others published may have been missed: mail is to be read from the store.
 	Resubscribed()
+	// Unpublished says that others may have missed what this process published.
+	Unpublished()
 }
 
 // Answer is one value that a server answered with: JSON text, nil for nothing, and the attachments that its

@@ -14,7 +14,6 @@ import (
 
 	"parley/auth"
 	"parley/socketio"
-	"parley/socketio/packet"
 	"parley/store"
 )
 
@@ -52,6 +51,9 @@ type Chat struct {
 	gate      *gate
 	log       zerolog.Logger
 	watchers  watchers
+	known     known
+	told      *told           // nil if no other process takes part
+	reconcile *reconciler     // likewise
 	turns     [256]sync.Mutex // by user: presence changes and their announcements, in one order
 	seed      maphash.Seed
 	stop      chan struct{}
@@ -66,6 +68,7 @@ type identity struct {
 	SessionID string `json:"sessionID"`
 	UserID    string `json:"userID"`
 	Username  string `json:"username"`
+	Extras    bool   `json:"extras,omitempty"` // see extras.go
 	tokenData
 }
 
@@ -102,13 +105,22 @@ func NewChat(n *socketio.Namespace, o ChatOptions) *Chat {
 	socketio.OnAck(n, "history", c.history)
 	socketio.OnAck(n, "users:page", c.usersPage)
 	socketio.OnAck(n, "users:search", c.usersSearch)
+	socketio.On(n, "typing", c.typing)
+	socketio.OnAck(n, "mark", c.mark)
 	n.OnServerSide(presenceEvent, c.presenceElsewhere)
+	if o.Shared {
+		c.told = newTold(2 * o.RosterLimit)
+		c.reconcile = newReconciler(c)
+	}
 	go c.keepSessions()
 	return c
 }
 
 // Close ends the chat's own work. Its namespace must have no sockets any more.
 func (c *Chat) Close() {
+	if c.reconcile != nil {
+		c.reconcile.close()
+	}
 	close(c.stop)
 	<-c.stopped
 }
@@ -121,7 +133,7 @@ func box(user string) store.Box { return store.Box{App: chatApp, User: user} }
 func (c *Chat) authenticate(ctx context.Context, s *socketio.Socket) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	var claim struct{ SessionID, Username any }
+	var claim struct{ SessionID, Username, Extras any }
 	if err := json.Unmarshal(s.Handshake().Auth, &claim); err != nil {
 		return errInvalidUsername
 	}
@@ -160,6 +172,7 @@ func (c *Chat) authenticate(ctx context.Context, s *socketio.Socket) error {
 	case username == "" || utf8.RuneCountInString(username) > maxUsername:
 		return errInvalidUsername
 	}
+	who.Extras = wantsExtras(claim.Extras, before.Extras)
 	s.SetUser(who.UserID)
 	return s.SetData(who)
 }
@@ -212,20 +225,23 @@ func (c *Chat) welcome(ctx context.Context, s *socketio.Socket) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Join(who.UserID); err != nil {
+	if err := joinRooms(s, who); err != nil {
 		return err
 	}
 	if err := c.arrive(ctx, s, who); err != nil {
 		return err
 	}
-	at, roster, err := c.sendRoster(ctx, s)
+	sent, err := c.sendRoster(ctx, s, who)
 	if err != nil {
 		return err
 	}
-	if err := s.Follow(ctx, box(who.UserID), at); err != nil {
+	if err := s.Follow(ctx, box(who.UserID), sent.at); err != nil {
 		return err
 	}
-	return c.settle(ctx, s, roster)
+	if err := c.settleMarks(ctx, s, sent.marks); err != nil {
+		return err
+	}
+	return c.settle(ctx, s, sent.roster)
 }
 
 // arrive counts the socket, and tells the others if the user was offline before.
@@ -251,7 +267,8 @@ func (c *Chat) disconnected(ctx context.Context, s *socketio.Socket, _ socketio.
 	c.mu.Unlock()
 	c.watchers.close(s.ID())
 	if err := c.leave(ctx, s); err != nil {
-		c.log.Error().Err(err).Str("uid", s.User()).Msg("a socket left, but its presence may be wrong until its user returns")
+		// The store settles it when it can, and says so to SettlePresence.
+		c.log.Warn().Err(err).Str("uid", s.User()).Msg("a socket left while the store was away: its user's presence is settled later")
 	}
 	if session == "" {
 		return
@@ -315,92 +332,4 @@ func (c *Chat) onlineSessions() []string {
 		ids = append(ids, id)
 	}
 	return ids
-}
-
-// messageRequest is the argument of a private message.
-type messageRequest struct {
-	Content packet.Raw `json:"content"`
-	To      string     `json:"to"`
-	ID      string     `json:"id"` // chosen by the client, so that sending again to the same user is harmless; optional
-}
-
-// Validate implements socketio.Validator.
-func (r messageRequest) Validate() error {
-	switch {
-	case r.Content.JSON == nil:
-		return errors.New("content is missing")
-	case len(r.Content.Attachments) > 0:
-		return errors.New("content can't be binary")
-	case r.To == "":
-		return errors.New("to is missing: it names the user that the message is for")
-	case len(r.To) > store.MaxIDBytes:
-		return errors.New("to is too long")
-	case len(r.ID) > maxID:
-		return fmt.Errorf("id is longer than %d bytes", maxID)
-	}
-	return nil
-}
-
-// message is what is stored and delivered, in the contract's order (contracts.md A4).
-type message struct {
-	Content json.RawMessage `json:"content"`
-	From    string          `json:"from"`
-	To      string          `json:"to"`
-}
-
-// privateMessage stores a message in both users' mailboxes, and once it is durable wakes their devices and
-// acknowledges it.
-func (c *Chat) privateMessage(ctx context.Context, s *socketio.Socket, r messageRequest) (receipt, error) {
-	if len(r.Content.JSON) > c.options.MaxMessage {
-		return receipt{}, &socketio.Error{
-			Code: codeTooLarge, Message: fmt.Sprintf("content is larger than %d bytes", c.options.MaxMessage),
-		}
-	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	known, err := c.store.UsersByID(ctx, []string{r.To})
-	if err != nil {
-		return receipt{}, storeError(err)
-	}
-	if len(known) == 0 {
-		return receipt{}, &socketio.Error{Code: codeUnknownUser, Message: "there is no such user"}
-	}
-	var who identity
-	if err := s.Data(&who); err != nil {
-		return receipt{}, err
-	}
-	data, err := encodeJSON(message{r.Content.JSON, s.User(), r.To})
-	if err != nil {
-		return receipt{}, err
-	}
-	post := store.Post{
-		ID: r.ID, Origin: s.ID(), At: time.Now(), Data: data,
-		Sender: s.User() + "\x00" + r.To, // an id counts within one conversation
-		To:     []store.Delivery{{Box: box(r.To), Peer: s.User()}, {Box: box(s.User()), Peer: r.To}},
-	}
-	if post.ID == "" {
-		post.ID = randomID(10)
-	}
-	stored, err := c.store.Append(ctx, post)
-	if err != nil {
-		return receipt{}, storeError(err)
-	}
-	from := store.User{ID: who.UserID, Username: who.Username}
-	for i, other := range []store.User{from, known[0]} {
-		user := post.To[i].Box.User
-		if i > 0 && user == r.To {
-			break // a note to oneself is stored once
-		}
-		err := errors.Join(c.introduce(ctx, user, other), deliver(ctx, c.namespace, c.store, post, stored, i))
-		if err != nil {
-			// It is stored; the next entry, or the client's return, brings it.
-			c.log.Warn().Err(err).Str("uid", user).Msg("a stored message was not delivered at once")
-		}
-	}
-	return receipt{post.ID, stored.Offsets[1].Seq, stored.At.UnixMilli()}, nil
-}
-
-// messageEvent turns a mailbox entry into what a client gets.
-func messageEvent(e store.Entry) (string, []any, error) {
-	return "private message", []any{withNumber(e)}, nil
 }

@@ -330,7 +330,7 @@ func TestErrorsTellNothing(t *testing.T) {
 	alice.silent() // its welcome is over
 	inner := fmt.Errorf("open /var/lib/secret.db: %w", store.ErrUnavailable)
 	for op, ask := range map[string][2]string{
-		"UsersByID":    {"private message", `{"content":"<body>","to":"` + alice.userID + `"}`},
+		"UsersByID":    {"private message", `{"content":"<body>","to":"somebody who was not looked for yet"}`},
 		"Append":       {"private message", `{"content":"<body>","to":"` + alice.userID + `"}`},
 		"Conversation": {"history", `{"with":"` + alice.userID + `"}`},
 		"Online":       {"users:page", `{}`},

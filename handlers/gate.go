@@ -9,16 +9,16 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
 	"parley/auth"
 	"parley/socketio"
+	"parley/socketio/packet"
 	"parley/store"
 )
-
-// storeTimeout bounds what a handler waits for the store.
-const storeTimeout = 10 * time.Second
 
 // Codes of the errors that clients are answered with, beside those of package socketio.
 const (
@@ -46,7 +46,8 @@ func (g *gate) open() bool { return g.verifier == nil }
 // verify returns the identity that the socket's handshake proves, or why there is none.
 func (g *gate) verify(ctx context.Context, s *socketio.Socket) (auth.Identity, error) {
 	h := s.Handshake()
-	return g.verifier.Verify(ctx, firstText(auth.Token(h.Header, h.Query, h.Auth), h.Header.Get("Token")))
+	header := h.Header()
+	return g.verifier.Verify(ctx, firstText(auth.Token(header, h.Query(), h.Auth), header.Get("Token")))
 }
 
 // watch closes the socket when its token, good until expires, runs out. The DISCONNECT packet tells the
@@ -146,6 +147,45 @@ type receipt struct {
 	At  int64  `json:"at"`  // milliseconds since 1970
 }
 
+// AppendJSON implements packet.Appender.
+func (r *receipt) AppendJSON(dst []byte) ([]byte, error) {
+	if r == nil {
+		return append(dst, "null"...), nil
+	}
+	return append(r.appendMembers(append(dst, '{')), '}'), nil
+}
+
+func (r *receipt) appendMembers(dst []byte) []byte {
+	dst = packet.AppendString(append(dst, `"id":`...), r.ID)
+	dst = strconv.AppendUint(append(dst, `,"seq":`...), r.Seq, 10)
+	return strconv.AppendInt(append(dst, `,"at":`...), r.At, 10)
+}
+
+// numberedEntry is an entry as clients get it: the stored JSON object, with its id, number and time as further members.
+type numberedEntry store.Entry
+
+// AppendJSON implements packet.Appender.
+func (n numberedEntry) AppendJSON(dst []byte) ([]byte, error) {
+	if len(n.Data) < 2 || n.Data[0] != '{' || n.Data[len(n.Data)-1] != '}' || !packet.Valid(n.Data) {
+		return nil, fmt.Errorf("entry %v holds no JSON object", n.Offset)
+	}
+	dst = append(dst, n.Data[:len(n.Data)-1]...)
+	if dst[len(dst)-1] != '{' {
+		dst = append(dst, ',')
+	}
+	r := receipt{n.ID, n.Seq, n.At.UnixMilli()}
+	return append(r.appendMembers(dst), '}'), nil
+}
+
+// withNumber returns an entry as clients get it, or as it is stored if that is no JSON object.
+func withNumber(e store.Entry) json.RawMessage {
+	text, err := numberedEntry(e).AppendJSON(make([]byte, 0, len(e.Data)+80))
+	if err != nil {
+		return e.Data
+	}
+	return text
+}
+
 // firstText returns the first of values that is a non-empty text.
 func firstText(values ...any) string {
 	for _, v := range values {
@@ -161,24 +201,4 @@ func randomID(n int) string {
 	b := make([]byte, n)
 	rand.Read(b)
 	return hex.EncodeToString(b)
-}
-
-// bounded gives work on the store its deadline. It outlives the connection: what a client sent before it left
-// is still done.
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-}
-
-// withNumber returns a stored JSON object with the entry's id, number and time as further members.
-func withNumber(e store.Entry) json.RawMessage {
-	tail, err := encodeJSON(receipt{e.ID, e.Seq, e.At.UnixMilli()})
-	if err != nil || len(e.Data) < 2 {
-		return e.Data
-	}
-	out := make([]byte, 0, len(e.Data)+len(tail))
-	out = append(out, e.Data[:len(e.Data)-1]...)
-	if len(e.Data) > 2 {
-		out = append(out, ',')
-	}
-	return append(out, tail[1:]...)
 }

@@ -79,14 +79,15 @@ func (n *Notify) authenticate(ctx context.Context, s *socketio.Socket) error {
 		s.SetUser(id.User)
 		return s.SetData(tokenData{id.Expires.UnixMilli()})
 	}
+	query, header := h.Query(), h.Header()
 	var claim struct{ Token, ID any }
 	if err := json.Unmarshal(h.Auth, &claim); err != nil {
 		return errNoToken
 	}
-	if firstText(h.Query.Get("token"), claim.Token, h.Header.Get("Token"), auth.Bearer(h.Header)) == "" {
+	if firstText(query.Get("token"), claim.Token, header.Get("Token"), auth.Bearer(header)) == "" {
 		return errNoToken
 	}
-	id := firstText(h.Query.Get("id"), claim.ID, h.Header.Get("Id"))
+	id := firstText(query.Get("id"), claim.ID, header.Get("Id"))
 	if id == "" || len(id) > store.MaxIDBytes || !utf8.ValidString(id) { // other bytes would all look alike in JSON
 		return &socketio.Error{Code: codeUnauthorized, Message: "Authorization failed, no id has been provided!"}
 	}

@@ -23,33 +23,26 @@ func arrival(user, name string) rosterEntry {
 // whole namespace, as theirs are in no room of ours. Past the limit it is those who were given all users while
 // they were fewer, and those who watch this one, on every process.
 func (c *Chat) announce(ctx context.Context, except, user, event string, arg any) error {
-	others := c.namespace.Except(except)
+	online := event == "user connected"
 	if c.options.Shared {
-		count, err := c.store.CountUsers(ctx)
-		if err != nil {
-			return fmt.Errorf("count users: %w", err)
-		}
-		if count <= c.options.RosterLimit {
-			return others.Emit(event, arg)
+		// While the store can't be asked, the sockets of these processes are told, and Node servers' are not.
+		if count, err := c.store.CountUsers(ctx); err == nil && count <= c.options.RosterLimit {
+			others := c.namespace.Except(except, byParley)
+			return c.told.say(user, online, func() error { return others.Emit(event, arg) })
 		}
 	}
 	return errors.Join(
-		others.To(everybody).Emit(event, arg),
-		c.tellWatchers(except, user, event, arg),
+		c.told.say(user, online, func() error { return c.tellHere(except, user, event, arg) }),
 		c.namespace.ServerSideEmit(presenceEvent, event, user, arg, except),
 	)
 }
 
-// tellWatchers tells the sockets of this process that watch user.
-func (c *Chat) tellWatchers(except, user, event string, arg any) error {
-	watching := c.watchers.of(user)
-	if len(watching) == 0 {
-		return nil
-	}
-	return c.namespace.Except(except).To(watching...).Local().Emit(event, arg)
+// tellHere tells the sockets of this process that have user in their list.
+func (c *Chat) tellHere(except, user, event string, arg any) error {
+	return c.namespace.Except(except).To(append(c.watchers.of(user), everybody)...).Local().Emit(event, arg)
 }
 
-// presenceElsewhere tells the watchers of this process what another one announces.
+// presenceElsewhere tells the sockets of this process what another one announces.
 func (c *Chat) presenceElsewhere(_ context.Context, args socketio.Args) (any, error) {
 	var event, user, except string
 	var arg json.RawMessage
@@ -61,7 +54,10 @@ func (c *Chat) presenceElsewhere(_ context.Context, args socketio.Args) (any, er
 	if event != "user connected" && event != "user disconnected" {
 		return nil, fmt.Errorf("unknown presence event")
 	}
-	return nil, c.tellWatchers(except, user, event, arg)
+	if c.told == nil {
+		return nil, nil // nobody else serves the namespace: this is not meant for it
+	}
+	return nil, c.told.relay(user, event == "user connected", func() error { return c.tellHere(except, user, event, arg) })
 }
 
 // SettlePresence announces whether a user is online, whose presence changed without a socket of this process coming or
@@ -70,7 +66,7 @@ func (c *Chat) SettlePresence(user string) {
 	ctx, cancel := bounded(context.Background())
 	defer cancel()
 	if err := c.settlePresence(ctx, user); err != nil {
-		c.log.Error().Err(err).Str("uid", user).Msg("a change of presence could not be announced")
+		c.log.Warn().Err(err).Str("uid", user).Msg("a change of presence could not be announced: each process finds it out later")
 	}
 }
 

@@ -30,22 +30,28 @@ type rosterEntry struct {
 	Messages  []json.RawMessage `json:"messages"`
 }
 
-// sendRoster sends the users and the newest messages of each conversation, as of one moment, and returns that
-// moment's place in the mailbox, and the roster. A recovered client is sent what it still misses first, so that it has
-// everything up to there.
-func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket) (store.Offset, []rosterEntry, error) {
+// sentRoster is what a socket was told with its roster, as of one moment.
+type sentRoster struct {
+	at     store.Offset // the moment's place in the mailbox
+	roster []rosterEntry
+	marks  map[string]store.Mark // by user, for a socket with extras
+}
+
+// sendRoster sends the users and the newest messages of each conversation, as of one moment. A recovered client is
+// sent what it still misses first, so that it has everything up to there.
+func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket, who identity) (sent sentRoster, err error) {
 	seen, err := c.store.Overview(ctx, box(s.User()), c.options.RosterLimit, c.options.HistoryLimit)
 	if err != nil {
-		return store.Offset{}, nil, fmt.Errorf("read history: %w", err)
+		return sent, fmt.Errorf("read history: %w", err)
 	}
 	if s.Recovered() {
 		if err := c.sendMissed(ctx, s, seen.Tail); err != nil {
-			return store.Offset{}, nil, err
+			return sent, err
 		}
 	}
 	users, err := c.watch(ctx, s, seen.Conversations)
 	if err != nil {
-		return store.Offset{}, nil, err
+		return sent, err
 	}
 	messages := make(map[string][]json.RawMessage, len(seen.Conversations))
 	room := pageBytes
@@ -55,11 +61,19 @@ func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket) (store.Offset
 		messages[conv.Peer] = newest
 		room -= size
 	}
-	roster, err := c.describe(ctx, users, messages)
-	if err != nil {
-		return store.Offset{}, nil, err
+	sent.at = seen.Tail
+	if sent.roster, err = c.describe(ctx, users, messages); err != nil {
+		return sent, err
 	}
-	return seen.Tail, roster, s.EmitAt(seen.Tail, "users", roster)
+	if !who.Extras {
+		return sent, s.EmitAt(sent.at, "users", sent.roster)
+	}
+	extended, marks, err := c.extend(ctx, s, sent.roster, users, seen.Tail.Seq+1, seen.Conversations)
+	if err != nil {
+		return sent, err
+	}
+	sent.marks = marks
+	return sent, s.EmitAt(sent.at, "users", extended)
 }
 
 // settle tells a socket which of the users that it was just told of have come or gone meanwhile: it may have
@@ -67,21 +81,23 @@ func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket) (store.Offset
 // It changes roster.
 func (c *Chat) settle(ctx context.Context, s *socketio.Socket, roster []rosterEntry) error {
 	for len(roster) > 0 {
+		now := c.told.now()
 		online, err := c.presence(ctx, len(roster), func(i int) string { return roster[i].UserID })
 		if err != nil {
 			return err
 		}
-		changed := roster[:0]
+		var changed []rosterEntry
 		for i, entry := range roster {
 			if online[i] == entry.Connected {
 				continue
 			}
-			entry.Connected = online[i]
-			changed = append(changed, entry)
-			if err := tell(s.Emit, entry); err != nil {
+			roster[i].Connected = online[i]
+			changed = append(changed, roster[i])
+			if err := tell(s.Emit, roster[i]); err != nil {
 				return err
 			}
 		}
+		c.told.gave(roster, now, true, c.watchers.watches(s.ID()))
 		roster = changed
 	}
 	return nil
@@ -206,29 +222,33 @@ func (c *Chat) presence(ctx context.Context, n int, id func(i int) string) ([]bo
 // introduce tells the sockets of user which do not have other in their list of them: a client of the contract
 // drops the messages of users that it does not know. It is for past the roster limit, where not everybody is
 // in the list.
-func (c *Chat) introduce(ctx context.Context, user string, other store.User) error {
-	if len(c.watchers.missing(user, other.ID)) == 0 {
+func (c *Chat) introduce(ctx context.Context, user, other string) error {
+	if len(c.watchers.missing(user, other)) == 0 {
 		return nil
 	}
-	turn := c.turn(other.ID)
+	turn := c.turn(other)
 	turn.Lock()
 	defer turn.Unlock()
-	sockets := c.watchers.missing(user, other.ID) // who was missing may have been told while we waited
+	sockets := c.watchers.missing(user, other) // who was missing may have been told while we waited
 	if len(sockets) == 0 {
 		return nil
 	}
-	online, err := c.store.Online(ctx, []string{other.ID})
+	found, err := c.store.UsersByID(ctx, []string{other})
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	online, err := c.store.Online(ctx, []string{other})
 	if err != nil {
 		return fmt.Errorf("read presence: %w", err)
 	}
 	emit := c.namespace.To(sockets...).Emit
 	// A client learns of a user only by their coming, even of one who is not there.
-	err = tell(emit, rosterEntry{UserID: other.ID, Username: other.Username, Connected: true})
+	err = tell(emit, rosterEntry{UserID: other, Username: found[0].Username, Connected: true})
 	if err == nil && !online[0] {
-		err = tell(emit, rosterEntry{UserID: other.ID})
+		err = tell(emit, rosterEntry{UserID: other})
 	}
 	for _, socket := range sockets {
-		c.watchers.add(socket, c.watchLimit(), other)
+		c.watchers.add(socket, c.watchLimit(), found[0])
 	}
 	return err
 }
@@ -308,8 +328,8 @@ type searchRequest struct {
 
 // usersReply is a page of users, with presence and without messages. Next is empty on the last one.
 type usersReply struct {
-	Users []rosterEntry `json:"users"`
-	Next  string        `json:"next,omitempty"`
+	Users any    `json:"users"` // []rosterEntry, or []extrasEntry for a socket with extras
+	Next  string `json:"next,omitempty"`
 }
 
 func (c *Chat) usersPage(ctx context.Context, s *socketio.Socket, r pageRequest) (usersReply, error) {
@@ -338,9 +358,18 @@ func (c *Chat) usersSearch(ctx context.Context, s *socketio.Socket, r searchRequ
 // reply describes users to a socket, which from now on hears of their presence.
 func (c *Chat) reply(ctx context.Context, s *socketio.Socket, users []store.User, next string) (usersReply, error) {
 	c.watchers.add(s.ID(), c.watchLimit(), users...)
+	now := c.told.now()
 	described, err := c.describe(ctx, users, nil)
 	if err != nil {
 		return usersReply{}, storeError(err)
 	}
-	return usersReply{described, next}, nil
+	c.told.gave(described, now, false, c.watchers.watches(s.ID()))
+	if !hasExtras(s) {
+		return usersReply{described, next}, nil
+	}
+	extended, _, err := c.extend(ctx, s, described, users, 0, nil)
+	if err != nil {
+		return usersReply{}, storeError(err)
+	}
+	return usersReply{extended, next}, nil
 }

@@ -78,6 +78,20 @@ func (w *watchers) of(user string) []string {
 	return sockets
 }
 
+// watches tells whether a socket is one that watches.
+func (w *watchers) watches(socket string) bool {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.lists[socket] != nil
+}
+
+// watched tells whether a socket watches user.
+func (w *watchers) watched(user string) bool {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return len(w.sockets[user]) > 0
+}
+
 // missing returns the sockets of owner that watch, but not user.
 func (w *watchers) missing(owner, user string) (sockets []string) {
 	w.mu.RLock()

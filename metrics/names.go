@@ -44,4 +44,6 @@ var names = map[Name]string{
 	BusDropped:        "Messages between servers that were dropped.",
 	BusReconnects:     "Subscriber connections to Redis lost and restored.",
 	BusPanics:         "Panics while a message of another server was handled.",
+	RelayForwarded:    "Requests of another process' connections that were forwarded to it.",
+	RelayFailed:       "Requests of another process' connections that were not answered by it.",
 }

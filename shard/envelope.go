@@ -21,7 +21,8 @@ type Envelope struct {
 	// Acks hears how many sockets of a shard got the event and what they answer; nil if no answer is wanted.
 	Acks AckCollector
 
-	message *engineio.Message // Text and Attachments as they go to the wire, built by seal
+	// Message is Text and Attachments as they go to the wire; nil if whoever hands the envelope in has not built it.
+	Message *engineio.Message
 }
 
 // Selector names sockets of a namespace: those in any of Rooms (all, if empty) that are in none of Except
@@ -57,8 +58,8 @@ type AckCollector interface {
 
 // seal encodes the envelope's wire form once, for all shards.
 func (e *Envelope) seal() {
-	if e.message == nil && e.Offset != LogOffset {
-		e.message = engineio.NewMessage(e.Text, e.Attachments...)
+	if e.Message == nil && e.Offset != LogOffset {
+		e.Message = engineio.NewMessage(e.Text, e.Attachments...)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -26,7 +27,8 @@ const (
 	restartCalm     = time.Minute
 )
 
-// Shard is one worker of a Pool. Its exported methods may be called from any goroutine but its own.
+// Shard is one worker of a Pool. Its exported methods may be called from any goroutine but its own, and from
+// none that holds a lock which a command may ask for.
 type Shard struct {
 	pool  *Pool
 	index int
@@ -34,9 +36,16 @@ type Shard struct {
 	inbox chan command
 	done  chan struct{} // closed when the shard has ended and runs nothing any more
 
-	// Owned by the shard's goroutine, made anew after a panic.
-	state
+	// Who takes the value out of token runs the shard and owns all that is below, until they put it back. handed
+	// passes it on to supervise instead, because work is left, or the shard has died.
+	token  chan struct{}
+	handed chan struct{}
+
+	state           // made anew after a panic
 	current command // the command that runs, so that a panic can fail it
+	died    bool    // of a panic; nobody has restarted it yet
+	timer   *time.Timer
+	armed   time.Time // when the timer rings
 }
 
 // state is what a shard loses when it dies.
@@ -65,8 +74,14 @@ func newShard(p *Pool, index int, o Options) *Shard {
 		log:   o.Log.With().Int("shard", index).Logger(),
 		inbox: make(chan command, o.Inbox),
 		done:  make(chan struct{}),
+
+		token:  make(chan struct{}, 1),
+		handed: make(chan struct{}, 1),
+		timer:  time.NewTimer(time.Hour),
 	}
+	s.timer.Stop()
 	s.reset()
+	s.token <- struct{}{}
 	return s
 }
 
@@ -84,8 +99,44 @@ func (s *Shard) reset() {
 	}
 }
 
-// post puts c into the inbox. It waits while the inbox is full, within postTimeout and ctx.
+// post puts c into the inbox, and takes the turn itself if nobody else does: an idle shard costs its sender no
+// wake-up of another goroutine. It waits while the inbox is full, within postTimeout and ctx.
 func (s *Shard) post(ctx context.Context, c command) error {
+	if err := s.put(ctx, c); err != nil {
+		return err
+	}
+	if s.tryTake() {
+		s.runInline()
+	}
+	return nil
+}
+
+// tryTake takes the token if nobody has it.
+func (s *Shard) tryTake() bool {
+	select {
+	case <-s.token:
+		return true
+	default:
+		return false
+	}
+}
+
+// take waits for the token. It is for supervise, to which it may have been handed.
+func (s *Shard) take() {
+	select {
+	case <-s.token:
+	case <-s.handed:
+	}
+}
+
+// release puts the token back, and takes it again if somebody posted between the last look into the inbox and
+// then: they saw it taken.
+func (s *Shard) release() (again bool) {
+	s.token <- struct{}{}
+	return len(s.inbox) > 0 && s.tryTake()
+}
+
+func (s *Shard) put(ctx context.Context, c command) error {
 	if s.pool.ctx.Err() != nil {
 		return ErrStopped
 	}
@@ -106,6 +157,19 @@ func (s *Shard) post(ctx context.Context, c command) error {
 	case <-timer.C:
 		s.pool.metrics.Count(metrics.InboxRefused, "full")
 		return ErrBusy
+	}
+}
+
+// runInline takes one turn with the token, which the caller has taken. What came meanwhile is a sign of load: it
+// is left to the shard's own goroutine, which waits for more.
+func (s *Shard) runInline() {
+	select {
+	case c := <-s.inbox:
+		s.turn(c)
+	default:
+	}
+	if s.died || s.release() {
+		s.handed <- struct{}{}
 	}
 }
 
@@ -143,14 +207,25 @@ func (o outcome) wait(s *Shard) error {
 	}
 }
 
-// supervise runs the loop until the pool stops, and again after a panic.
+// supervise is the shard's own goroutine: it takes the turns that are handed to it and those of the timer, and
+// restarts the shard after a panic, until the pool stops.
 func (s *Shard) supervise() {
 	defer close(s.done)
-	pause := restartPause
+	pause, started := restartPause, time.Now()
 	for {
-		started := time.Now()
-		if s.loop() {
+		select {
+		case <-s.handed:
+		case <-s.timer.C:
+			s.take()
+			s.armed = time.Time{}
+			s.attempt(func() { s.ring(); s.flush() })
+		case <-s.pool.ctx.Done():
+			s.take() // and keep it: nothing runs from here on
+			s.timer.Stop()
 			return
+		}
+		if s.work() {
+			continue
 		}
 		s.bury()
 		if time.Since(started) > restartCalm {
@@ -161,58 +236,73 @@ func (s *Shard) supervise() {
 		case <-s.pool.ctx.Done():
 			return
 		}
-		pause = min(2*pause, restartPauseMax)
+		pause, started = min(2*pause, restartPauseMax), time.Now()
+		s.handed <- struct{}{} // what waited meanwhile comes first
 	}
 }
 
-// loop takes turns until the pool stops (true) or a command panics (false).
-func (s *Shard) loop() (stopped bool) {
-	defer func() {
-		if v := recover(); v != nil {
-			s.pool.metrics.Count(metrics.ShardPanics, "turn")
-			s.log.Error().Str("panic", fmt.Sprint(v)).Bytes("stack", debug.Stack()).
-				Int("sockets", s.registry.Len()).
-				Msg("shard died: closing its connections, their clients reconnect; please report this fault")
-		}
-	}()
-	timer := time.NewTimer(time.Hour)
-	timer.Stop()
-	defer timer.Stop()
-	var armed time.Time
-	for {
-		if s.alarm != armed {
-			armed = s.alarm
-			timer.Stop()
-			if !armed.IsZero() {
-				timer.Reset(time.Until(armed))
-			}
-		}
+// work takes turns until the inbox is empty, gives up the token and returns true. If the shard dies it returns
+// false and keeps the token. Before each turn it lets everybody else run, so that under load a turn has what all of
+// them post, and the frames of each socket go out together.
+func (s *Shard) work() bool {
+	for !s.died {
+		runtime.Gosched()
 		select {
 		case c := <-s.inbox:
 			s.turn(c)
-		case <-timer.C:
-			armed = time.Time{}
-			s.ring()
-			s.flush()
-		case <-s.pool.ctx.Done():
+			continue
+		default:
+		}
+		if !s.release() {
 			return true
 		}
 	}
+	return false
 }
 
 // turn runs first and what else waits, then flushes.
 func (s *Shard) turn(first command) {
-	s.run(first)
-	for range turnLimit {
-		select {
-		case c := <-s.inbox:
-			s.run(c)
-			continue
-		default:
+	s.attempt(func() {
+		s.run(first)
+		for range turnLimit {
+			select {
+			case c := <-s.inbox:
+				s.run(c)
+				continue
+			default:
+			}
+			break
 		}
-		break
+		s.flush()
+	})
+}
+
+// attempt runs f, which may panic, and then sets the timer.
+func (s *Shard) attempt(f func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.died = true
+			s.pool.metrics.Count(metrics.ShardPanics, "turn")
+			s.log.Error().Str("panic", fmt.Sprint(v)).Bytes("stack", debug.Stack()).
+				Int("sockets", s.registry.Len()).
+				Msg("shard died: closing its connections, their clients reconnect; please report this fault")
+			return
+		}
+		s.arm()
+	}()
+	f()
+}
+
+// arm sets the timer to the alarm.
+func (s *Shard) arm() {
+	if s.alarm.Equal(s.armed) {
+		return
 	}
-	s.flush()
+	s.armed = s.alarm
+	s.timer.Stop()
+	if !s.armed.IsZero() {
+		s.timer.Reset(time.Until(s.armed))
+	}
 }
 
 func (s *Shard) run(c command) {
@@ -279,6 +369,8 @@ func (s *Shard) bury() {
 	})
 	s.pool.directory.forget(s.index)
 	s.reset()
+	s.arm()
+	s.died = false
 }
 
 // contain runs f, which may be what has panicked already, and keeps its panic from the rest of a burial.

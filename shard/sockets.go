@@ -171,7 +171,7 @@ func (s *Shard) encode(e *Envelope) *engineio.Message {
 	if e.Offset == LogOffset {
 		return s.logFor(e.Namespace).append(e)
 	}
-	return e.message
+	return e.Message
 }
 
 // give offers e, encoded as m, to t.

@@ -503,6 +503,7 @@ func TestStreamEndsWithItsLastFollower(t *testing.T) {
 		p.HandleMail("notify", other)
 		_, err := p.Owner("ann").Follow(t.Context(), s1, other.box, store.Offset{})
 		must(t, err)
+		synctest.Wait()
 		b.appendN(3)
 		b.latency = time.Second
 		deliverAll(t, p, b.at(3))

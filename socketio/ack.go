@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"parley/engineio"
 	"parley/registry"
 	"parley/shard"
 	"parley/socketio/packet"
@@ -109,6 +110,6 @@ func (n *Namespace) forgetAck(id uint64) {
 }
 
 // ackPacket encodes the answer to the packet with that id.
-func (n *Namespace) ackPacket(id uint64, args []any) ([]byte, [][]byte, error) {
+func (n *Namespace) ackPacket(id uint64, args []any) (*engineio.Message, error) {
 	return n.encode(&packet.Packet{Type: packet.Ack, ID: id, HasID: true}, args)
 }

@@ -20,15 +20,15 @@ import (
 type client struct {
 	// Fixed after construction.
 
-	server       *Server
-	conn         *engineio.Conn
-	ctx          context.Context // the server's lifetime, marked as this client's for EmitWithAck
-	connectTimer *time.Timer     // closes the connection if no namespace is joined
+	server *Server
+	conn   *engineio.Conn
+	ctx    context.Context // the server's lifetime, marked as this client's for EmitWithAck
 
 	// Guarded by turn, which is held while packets are handled and sockets end: one thing at a time for each
 	// connection. It is never asked for while a shard or mu is held.
 
 	turn    sync.Mutex
+	joining *time.Timer // closes the connection if no namespace is joined; nil once one is
 	decoder packet.Decoder
 	waiting *time.Timer   // closes the connection if an attachment does not come; nil if none is due
 	limiter *rate.Limiter // nil until it is needed
@@ -94,9 +94,9 @@ func (c *client) stopWaiting() {
 
 // Closed implements engineio.Receiver.
 func (c *client) Closed(reason Reason) {
-	c.connectTimer.Stop()
 	c.turn.Lock()
 	defer c.turn.Unlock()
+	c.joined()
 	c.stopWaiting()
 	for _, s := range c.all() {
 		s.finish(reason)
@@ -159,6 +159,14 @@ func (c *client) disconnect(s *Socket, closing bool) {
 	})
 }
 
+// joined ends the time in which a namespace is to be joined.
+func (c *client) joined() {
+	if c.joining != nil {
+		c.joining.Stop()
+		c.joining = nil
+	}
+}
+
 // connectTimedOut closes a connection that joined nothing in time.
 func (c *client) connectTimedOut() {
 	if len(c.all()) == 0 {
@@ -201,7 +209,7 @@ func (c *client) connect(p *packet.Packet) {
 	}
 	s := &Socket{
 		namespace: n, client: c, done: make(chan struct{}),
-		handshake: newHandshake(c.conn.Handshake(), auth),
+		handshake: &Handshake{c.conn.Handshake(), auth},
 	}
 	if err := s.admit(); err != nil {
 		s.state.Store(closed)
@@ -220,7 +228,7 @@ func (c *client) connect(p *packet.Packet) {
 	c.mu.Lock()
 	c.sockets = append(c.sockets, s)
 	c.mu.Unlock()
-	c.connectTimer.Stop()
+	c.joined()
 	s.log().Debug().Bool("recovered", s.recovered).Msg("socket connected")
 	for _, f := range n.app.connection {
 		s.contain("connection", "", func() { f(c.ctx, s) })

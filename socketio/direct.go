@@ -41,15 +41,14 @@ func (d Direct) Timeout(t time.Duration) Direct {
 // Emit sends an event to the socket.
 func (d Direct) Emit(event string, args ...any) error {
 	s, n := d.socket, d.socket.namespace
-	text, attachments, err := n.encodeEvent(event, args)
+	m, err := n.encodeEvent(event, args)
 	if err != nil {
 		return err
 	}
 	n.sent(event, args)
-	return s.send(&shard.Envelope{
-		Selector: shard.Selector{Namespace: n.name, Rooms: []string{s.id}},
-		Text:     text, Attachments: attachments, Flags: d.flags, Offset: n.offsetMode(text, d.flags),
-	})
+	e := envelope(m, shard.Selector{Namespace: n.name, Rooms: []string{s.id}})
+	e.Flags, e.Offset = d.flags, n.offsetMode(e.Text, d.flags)
+	return s.send(e)
 }
 
 // EmitWithAck sends an event to the socket and waits for the client's acknowledgement, until the Timeout or ctx
@@ -67,14 +66,15 @@ func (d Direct) EmitWithAck(ctx context.Context, event string, args ...any) (Arg
 		return Args{}, err
 	}
 	defer cancel()
-	id, text, attachments, err := n.encodeAsk(event, args)
+	id, m, err := n.encodeAsk(event, args)
 	if err != nil {
 		return Args{}, err
 	}
 	n.sent(event, args)
 	acks := newAckCollector()
-	err = s.send(&shard.Envelope{Text: text, Attachments: attachments, Flags: d.flags, AckID: id, Acks: acks})
-	if err != nil {
+	e := envelope(m, shard.Selector{})
+	e.Flags, e.AckID, e.Acks = d.flags, id, acks
+	if err := s.send(e); err != nil {
 		return Args{}, err
 	}
 	replies, err := acks.wait(ctx)

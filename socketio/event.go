@@ -66,14 +66,14 @@ func (e *Event) Ack(args ...any) error {
 	if !e.wantsAck.Load() {
 		return nil
 	}
-	text, attachments, err := e.Socket.namespace.ackPacket(e.id, args)
+	m, err := e.Socket.namespace.ackPacket(e.id, args)
 	if err != nil {
 		return fmt.Errorf("acknowledge %q: %w", e.Name, err)
 	}
 	if !e.wantsAck.Swap(false) {
 		return nil
 	}
-	return e.Socket.send(&shard.Envelope{Text: text, Attachments: attachments})
+	return e.Socket.send(envelope(m, shard.Selector{}))
 }
 
 // OnEvent sets the handler of an event, for those that take other arguments than one, or answer with other
@@ -123,6 +123,13 @@ func OnAck[T, R any](n *Namespace, event string, h func(context.Context, *Socket
 	})
 }
 
+// ArgDecoder is what an argument type may implement to decode itself from the common form of its text. DecodeArg
+// reports false for any other, which is then decoded as encoding/json does. raw is valid JSON without attachments, and
+// what is kept of it may alias it.
+type ArgDecoder interface {
+	DecodeArg(raw json.RawMessage) bool
+}
+
 // decodeArg decodes the first argument as a T.
 func decodeArg[T any](args Args) (T, error) {
 	var arg T
@@ -132,8 +139,10 @@ func decodeArg[T any](args Args) (T, error) {
 	if _, isAny := any(&arg).(*any); !isAny && bytes.Equal(args.values[0], []byte("null")) {
 		return arg, badArgument("the argument is null")
 	}
-	if err := args.Decode(0, &arg); err != nil {
-		return arg, badArgument("the argument does not fit: %v", describe(err))
+	if d, ok := any(&arg).(ArgDecoder); !ok || len(args.attachments) > 0 || !d.DecodeArg(args.values[0]) {
+		if err := args.Decode(0, &arg); err != nil {
+			return arg, badArgument("the argument does not fit: %v", describe(err))
+		}
 	}
 	for _, v := range []any{arg, &arg} {
 		if v, ok := v.(Validator); ok {

@@ -41,7 +41,7 @@ func Example() {
 	}
 	chat := server.Of("/chat")
 	chat.Use(func(_ context.Context, s *socketio.Socket) error {
-		if s.Handshake().Query.Get("name") == "" {
+		if s.Handshake().Query().Get("name") == "" {
 			return &socketio.Error{Code: "unauthorized", Message: "who are you?"}
 		}
 		return nil
@@ -52,7 +52,7 @@ func Example() {
 		}
 	})
 	socketio.OnAck(chat, "say", func(_ context.Context, s *socketio.Socket, m said) (receipt, error) {
-		return receipt{Heard: true}, s.To("lobby").Emit("said", s.Handshake().Query.Get("name"), m)
+		return receipt{Heard: true}, s.To("lobby").Emit("said", s.Handshake().Query().Get("name"), m)
 	})
 
 	mux := http.NewServeMux()

@@ -2,31 +2,16 @@ package socketio
 
 import (
 	"encoding/json"
-	"net/http"
-	"net/url"
 	"strings"
-	"time"
 
 	"parley/engineio"
 )
 
-// Handshake is what a client said when it connected (socketio.md section 10).
+// Handshake is what a client said when it connected (socketio.md section 10): the first request of its connection,
+// and the payload of its CONNECT.
 type Handshake struct {
-	Auth    json.RawMessage // the CONNECT payload: an object, {} if there was none
-	Query   url.Values      // all parameters of the first request
-	Header  http.Header     // of the first request
-	URL     string          // path and query of the first request
-	Address string          // the peer's address
-	Issued  time.Time
-	Secure  bool // over TLS
-	XDomain bool // the first request had an Origin
-}
-
-func newHandshake(h *engineio.Handshake, auth json.RawMessage) *Handshake {
-	return &Handshake{
-		Auth: auth, Query: h.Query, Header: h.Header, URL: h.URL, Address: h.Address,
-		Issued: h.Issued, Secure: h.Secure, XDomain: h.XDomain,
-	}
+	*engineio.Handshake
+	Auth json.RawMessage // an object, {} if there was none
 }
 
 // json returns the handshake in the form of the Node server.
@@ -49,10 +34,10 @@ func (h *Handshake) json() json.RawMessage {
 		Query   map[string]string `json:"query"`
 		Auth    json.RawMessage   `json:"auth"`
 	}{
-		Headers: first(h.Header, strings.ToLower),
+		Headers: first(h.Header(), strings.ToLower),
 		Time:    h.Issued.UTC().Format("Mon Jan 02 2006 15:04:05 GMT+0000 (Coordinated Universal Time)"),
 		Address: h.Address, XDomain: h.XDomain, Secure: h.Secure, Issued: h.Issued.UnixMilli(), URL: h.URL,
-		Query: first(h.Query, func(k string) string { return k }),
+		Query: first(h.Query(), func(k string) string { return k }),
 		Auth:  h.Auth,
 	})
 	if err != nil {

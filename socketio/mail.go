@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -77,28 +78,32 @@ func (n *Namespace) mails(ctx context.Context, box store.Box, after store.Offset
 // encodeMail encodes an entry with its offset as the last argument. One that can't be an event must not keep
 // back those behind it: clients get an event without a name instead, which brings them its offset alone.
 func (n *Namespace) encodeMail(box store.Box, e store.Entry, fresh bool) shard.Mail {
-	var text []byte
-	var attachments [][]byte
+	m := shard.Mail{Box: box, Offset: e.Offset, Origin: e.Origin}
+	offset := e.Offset.String()
 	event, args, err := n.mailEvent(e)
 	if err == nil {
-		text, attachments, err = n.encodeEvent(event, args)
+		m.Message, err = n.encodeEvent(event, append(slices.Clip(args), offset))
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		n.server.log.Error().Err(err).Str("ns", n.name).Str("app", box.App).Stringer("offset", e.Offset).
 			Msg("a mailbox entry can't be an event, its readers skip it")
-		text = packet.Append(nil, &packet.Packet{Type: packet.Event, Namespace: n.name})
-	case fresh:
+		nameless := packet.Append(nil, &packet.Packet{Type: packet.Event, Namespace: n.name})
+		m.Message = engineio.NewMessage(packet.AppendArg(nil, nameless, offset))
+		return m
+	}
+	if fresh {
 		n.sent(event, args)
-	}
-	m := shard.Mail{
-		Box: box, Offset: e.Offset, Origin: e.Origin,
-		Message: engineio.NewMessage(packet.AppendArg(nil, text, e.Offset.String()), attachments...),
-	}
-	if fresh && err == nil {
-		m.Namespace, m.Text, m.Attachments = n.name, text, attachments
+		if n.server.shared() {
+			m.Namespace, m.Text, m.Attachments = n.name, withoutLast(m.Message.Text(), offset), m.Message.Attachments()
+		}
 	}
 	return m
+}
+
+// withoutLast returns the text of an event without its last argument.
+func withoutLast(text []byte, arg string) []byte {
+	end := len(text) - len(`,""]`) - len(arg)
+	return append(text[:end:end], ']')
 }
 
 // mailEvent calls Mail.Event and contains its panic: it may run in a goroutine that serves all of a shard.
@@ -121,12 +126,12 @@ func (n *Namespace) Deliver(ctx context.Context, box store.Box, e store.Entry) e
 // EmitAt emits an event that brings the client up to an offset: a snapshot, say, that contains all mail up to
 // there. Follow goes on from it.
 func (s *Socket) EmitAt(at store.Offset, event string, args ...any) error {
-	text, attachments, err := s.namespace.encodeEvent(event, args)
+	m, err := s.namespace.encodeEvent(event, append(slices.Clip(args), at.String()))
 	if err != nil {
 		return err
 	}
 	s.namespace.sent(event, args)
-	return s.send(&shard.Envelope{Text: packet.AppendArg(nil, text, at.String()), Attachments: attachments})
+	return s.send(envelope(m, shard.Selector{}))
 }
 
 // ResumeAt returns the offset that a recovered socket has been brought up to: the place to Follow from.

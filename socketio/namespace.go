@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"parley/engineio"
+	"parley/shard"
 	"parley/socketio/packet"
 )
 
@@ -47,7 +48,9 @@ type application struct {
 	incoming      []func(context.Context, *Event)
 	outgoing      []func(event string, args []any)
 	events        map[string]func(context.Context, *Event) error
-	serverSide    map[string]func(context.Context, Args) (any, error)
+	serverSide    map[string]serverSideHandler
+	elsewhere     []elsewhere
+	missed        []func()
 	recovery      *Recovery
 	mail          *Mail
 
@@ -104,41 +107,50 @@ func (n *Namespace) OnAnyOutgoing(f func(event string, args []any)) {
 	n.app.outgoing = append(n.app.outgoing, f)
 }
 
-// encodeEvent returns the packet of an event and its attachments.
-func (n *Namespace) encodeEvent(event string, args []any) (text []byte, attachments [][]byte, err error) {
+// encodeEvent returns the packet of an event.
+func (n *Namespace) encodeEvent(event string, args []any) (*engineio.Message, error) {
 	return n.encodeEmit(&packet.Packet{Type: packet.Event}, event, args)
 }
 
 // encodeAsk returns the packet of an event that is to be acknowledged, with an id that no other packet of the
 // namespace has.
-func (n *Namespace) encodeAsk(event string, args []any) (id uint64, text []byte, attachments [][]byte, err error) {
+func (n *Namespace) encodeAsk(event string, args []any) (id uint64, m *engineio.Message, err error) {
 	id = n.app.ackIDs.Add(1) - 1
-	text, attachments, err = n.encodeEmit(&packet.Packet{Type: packet.Event, ID: id, HasID: true}, event, args)
-	return id, text, attachments, err
+	m, err = n.encodeEmit(&packet.Packet{Type: packet.Event, ID: id, HasID: true}, event, args)
+	return id, m, err
 }
 
-func (n *Namespace) encodeEmit(p *packet.Packet, event string, args []any) ([]byte, [][]byte, error) {
+func (n *Namespace) encodeEmit(p *packet.Packet, event string, args []any) (*engineio.Message, error) {
 	if packet.Reserved(event) {
-		return nil, nil, fmt.Errorf("emit %q: %w", event, ErrReserved)
+		return nil, fmt.Errorf("emit %q: %w", event, ErrReserved)
 	}
-	text, attachments, err := n.encode(p, append([]any{event}, args...))
+	m, err := n.encode(p, append([]any{event}, args...))
 	if err != nil {
-		return nil, nil, fmt.Errorf("emit %q: %w", event, err)
+		return nil, fmt.Errorf("emit %q: %w", event, err)
 	}
-	return text, attachments, nil
+	return m, nil
 }
 
-// encode returns the text of an EVENT or ACK with those values, and its attachments.
-func (n *Namespace) encode(p *packet.Packet, values []any) ([]byte, [][]byte, error) {
-	data, attachments, err := packet.EncodeArgs(values...)
+// messageBytes is what the buffer of a message starts with: what most fit into.
+const messageBytes = 256
+
+// encode returns the EVENT or ACK p with those values as it goes to the wire. It is encoded into one buffer, once,
+// whatever the number of sockets.
+func (n *Namespace) encode(p *packet.Packet, values []any) (*engineio.Message, error) {
+	p.Namespace = n.name
+	buf, attachments, err := packet.AppendEncoded(make([]byte, engineio.Headroom, messageBytes), p, values...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if limit := n.server.options.MaxAttachments; len(attachments) > limit {
-		return nil, nil, fmt.Errorf("%d attachments: receivers take %d at most", len(attachments), limit)
+		return nil, fmt.Errorf("%d attachments: receivers take %d at most", len(attachments), limit)
 	}
-	p.Namespace, p.Data, p.Attachments = n.name, data, attachments
-	return packet.Append(make([]byte, 0, len(data)+len(n.name)+24), p), attachments, nil
+	return engineio.NewMessageInPlace(buf, attachments...), nil
+}
+
+// envelope returns m on its way to the sockets of sel.
+func envelope(m *engineio.Message, sel shard.Selector) *shard.Envelope {
+	return &shard.Envelope{Selector: sel, Message: m, Text: m.Text(), Attachments: m.Attachments()}
 }
 
 // sent tells the outgoing listeners of an event that is about to be sent.

@@ -251,7 +251,7 @@ func TestHandshake(t *testing.T) {
 	sid, _ := c.connect("/", `{"k":"v"}`)
 	s := next(t, joined, "a socket")
 	h := s.Handshake()
-	if string(h.Auth) != `{"k":"v"}` || h.Query.Get("token") != "a b" || h.Address != "127.0.0.1" || h.Secure || h.XDomain {
+	if string(h.Auth) != `{"k":"v"}` || h.Query().Get("token") != "a b" || h.Address != "127.0.0.1" || h.Secure || h.XDomain {
 		t.Fatalf("handshake %+v", h)
 	}
 	check(t, s.SetData(map[string]int{"n": 1}))

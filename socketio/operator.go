@@ -87,15 +87,14 @@ func (o *Operator) each(f func(*Operator) error) error {
 // reaches each socket in order.
 func (o *Operator) Emit(event string, args ...any) error {
 	return o.each(func(o *Operator) error {
-		text, attachments, err := o.namespace.encodeEvent(event, args)
+		m, err := o.namespace.encodeEvent(event, args)
 		if err != nil {
 			return err
 		}
 		o.namespace.sent(event, args)
-		return o.namespace.server.fanout.Emit(o.namespace.server.ctx, &shard.Envelope{
-			Selector: o.selector(), Text: text, Attachments: attachments, Flags: o.flags,
-			Local: o.local, Offset: o.namespace.offsetMode(text, o.flags),
-		})
+		e := envelope(m, o.selector())
+		e.Flags, e.Local, e.Offset = o.flags, o.local, o.namespace.offsetMode(e.Text, o.flags)
+		return o.namespace.server.fanout.Emit(o.namespace.server.ctx, e)
 	})
 }
 
@@ -113,17 +112,15 @@ func (o *Operator) EmitWithAck(ctx context.Context, event string, args ...any) (
 		return nil, err
 	}
 	defer cancel()
-	id, text, attachments, err := n.encodeAsk(event, args)
+	id, m, err := n.encodeAsk(event, args)
 	if err != nil {
 		return nil, err
 	}
 	n.sent(event, args)
 	acks := newAckCollector()
+	e := envelope(m, o.selector())
 	// No offset: the client takes none from an event that it acknowledges.
-	e := &shard.Envelope{
-		Selector: o.selector(), Text: text, Attachments: attachments, Flags: o.flags,
-		Local: o.local, AckID: id, Acks: acks,
-	}
+	e.Flags, e.Local, e.AckID, e.Acks = o.flags, o.local, id, acks
 	var replies []Args
 	if err = n.server.fanout.Emit(ctx, e); err == nil {
 		replies, err = acks.wait(ctx)

@@ -134,7 +134,14 @@ type past struct {
 // returns an error for a client that is refused.
 func (s *Socket) admit() error {
 	if s.namespace.app.recovery != nil {
-		if was := s.recollect(); was != nil {
+		was, err := s.recollect()
+		if err != nil {
+			// As a new client it would lose what it has to show. It comes back by itself, with that.
+			s.log().Debug().Err(err).Msg("recovery is put off, the client tries again")
+			s.Reconnect()
+			return shard.ErrGone
+		}
+		if was != nil {
 			recovered, err := s.comeBack(was)
 			if err != nil {
 				s.giveBack(was)
@@ -156,6 +163,7 @@ func (s *Socket) admit() error {
 func (s *Socket) comeBack(was *past) (recovered bool, err error) {
 	s.id, s.pid, s.recovered, s.resumeAt = was.sid, was.pid, true, was.offset
 	s.data, s.box, s.start = was.data, was.record.Box, was.start
+	s.turn = was.record.Turn + 1
 	outcome := "recovered"
 	if s.namespace.app.recovery.SkipMiddlewares {
 		s.user = was.user
@@ -186,6 +194,7 @@ func (s *Socket) giveBack(was *past) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.client.ctx), recordTimeout)
 	defer cancel()
+	was.record.Turn++
 	if err := s.namespace.app.recovery.save(ctx, was.record); err != nil {
 		s.log().Warn().Err(err).Msg("a recovery record could not be kept, its client will connect anew")
 	}
@@ -214,7 +223,7 @@ func (s *Socket) register() error {
 	n, ctx := s.namespace, s.client.server.ctx
 	s.settle()
 	if n.app.recovery != nil {
-		s.pid = newPID(s.shard.Index())
+		s.pid, s.turn = newPID(s.shard.Index()), 1
 		n.app.recovery.live.add(s)
 	}
 	s.state.Store(connected)
@@ -248,6 +257,10 @@ func (s *Socket) resume(was *past) (ok bool, err error) {
 	if len(rooms) == 0 {
 		rooms = []string{s.id}
 	}
+	// It may drop again, and come back to another process, before it follows its mailbox.
+	if err := s.record(true, time.Time{}, rooms); err != nil {
+		s.log().Warn().Err(err).Msg("a recovery record could not be kept")
+	}
 	err = s.shard.Register(ctx, s.entry, rooms, append(was.missed, hello)...)
 	return err == nil, s.registered(err)
 }
@@ -266,21 +279,21 @@ func (s *Socket) registered(err error) error {
 }
 
 // recollect finds out who the client was, if its CONNECT payload says that it was here and it can be taken
-// back. The record is used up.
-func (s *Socket) recollect() *past {
+// back. The record is used up. An error means that this could not be found out now.
+func (s *Socket) recollect() (*past, error) {
 	var claim struct{ PID, Offset any }
 	if json.Unmarshal(s.handshake.Auth, &claim) != nil {
-		return nil
+		return nil, nil
 	}
 	pid, ok := claim.PID.(string)
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	// With a mailbox a client that was given no offset yet has missed everything since it followed the box.
 	offset, ok := claim.Offset.(string)
 	if !ok && (claim.Offset != nil || s.namespace.app.mail == nil) || ok && offset == "" {
 		s.client.server.metrics.Count(metrics.Recoveries, "no offset")
-		return nil
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(s.client.ctx, evictTimeout)
 	defer cancel()
@@ -288,12 +301,18 @@ func (s *Socket) recollect() *past {
 	if s.namespace.app.mail != nil {
 		recall = s.recallStored
 	}
-	was, err := (*past)(nil), error(nil)
-	if old := s.namespace.app.recovery.live.get(s.namespace, pid); old != nil {
-		err = evict(ctx, old) // its end keeps what we are about to look for
-	}
+	was, err := (*past)(nil), s.evict(ctx, pid) // its end keeps what we are about to look for
 	if err == nil {
-		was, err = recall(ctx, pid, offset)
+		if was, err = recall(ctx, pid, offset); errors.Is(err, store.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+			s.client.server.metrics.Count(metrics.Recoveries, "put off")
+			return nil, err
+		}
+	}
+	if err == nil && was != nil {
+		// Another connection may have come back in the meantime, and left what we have just found.
+		if err = s.evict(ctx, pid); err != nil {
+			s.giveBack(was)
+		}
 	}
 	if err != nil {
 		var why notRecovered
@@ -302,9 +321,9 @@ func (s *Socket) recollect() *past {
 			why = "failed"
 		}
 		s.client.server.metrics.Count(metrics.Recoveries, string(why))
-		return nil
+		return nil, nil
 	}
-	return was
+	return was, nil
 }
 
 // notRecovered is why a client that was here before is treated as a new one; it is a metric label.
@@ -356,12 +375,15 @@ type keptData struct {
 // recallStored is for namespaces with a mailbox.
 func (s *Socket) recallStored(ctx context.Context, pid, offset string) (*past, error) {
 	n := s.namespace
-	r, err := n.app.recovery.Store.TakeRecovery(ctx, pid)
+	r, err := s.take(ctx, pid)
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrInvalid) || err == nil && r.Namespace != n.name {
 		return nil, unknownPID
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read recovery record: %w", err)
+	}
+	if r.Disconnected.IsZero() {
+		n.cameBack(r)
 	}
 	if !r.Disconnected.IsZero() && time.Since(r.Disconnected) > n.app.recovery.MaxDisconnection {
 		return nil, expired
@@ -383,6 +405,7 @@ func (s *Socket) recallStored(ctx context.Context, pid, offset string) (*past, e
 			return nil, unknownOffset
 		}
 		if err != nil {
+			s.giveBack(was)
 			return nil, fmt.Errorf("read missed mail: %w", err)
 		}
 		for _, m := range mails {
@@ -403,8 +426,72 @@ func (s *Socket) recallStored(ctx context.Context, pid, offset string) (*past, e
 	}
 }
 
-// evict ends the connection of a socket whose client is here again, and waits until its listeners are done.
-func evict(ctx context.Context, old *Socket) error {
+// takeWaits are the pauses after which a record is looked for again that is not there.
+var takeWaits = []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 120 * time.Millisecond}
+
+// take takes a record out of the store. A client that dropped within moments of its welcome on another process may be
+// faster than that process' write: it gets a little time. In one process the store keeps the order.
+func (s *Socket) take(ctx context.Context, pid string) (store.Recovery, error) {
+	r := s.namespace.app.recovery
+	record, err := r.Store.TakeRecovery(ctx, pid)
+	if s.client.server.options.Fanout == nil || len(pid) != pidLength {
+		return record, err
+	}
+	for _, wait := range takeWaits {
+		if !errors.Is(err, store.ErrNotFound) {
+			break
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return record, ctx.Err()
+		}
+		record, err = r.Store.TakeRecovery(ctx, pid)
+	}
+	return record, err
+}
+
+// cameBack tells the other processes that a client is here whose connection one of them takes for open, unless it died.
+// Nobody waits for its end: what it still says of the client comes under a turn that is over, and each process counts
+// presence and rooms for itself.
+func (n *Namespace) cameBack(r store.Recovery) {
+	if err := n.ServerSideEmit(returnedEvent, r.SID, r.Turn); err != nil {
+		n.server.log.Debug().Err(err).Str("ns", n.name).Str("sid", r.SID).
+			Msg("the client's old connection is left to its heartbeat")
+	}
+}
+
+// returned closes the connection of a socket whose client is on another process now.
+func (n *Namespace) returned(args Args) {
+	var sid string
+	var turn uint64
+	if errors.Join(args.Decode(0, &sid), args.Decode(1, &turn)) != nil {
+		return
+	}
+	sel := shard.Selector{Namespace: n.name, Rooms: []string{sid}}
+	var left []*Socket
+	err := n.server.pool.Query(n.server.ctx, sel, func(v *shard.View) {
+		v.Select(sel, func(t *registry.Socket) {
+			if s, ok := t.App.(*Socket); ok && s.id == sid && s.turn <= turn {
+				left = append(left, s)
+			}
+		})
+	})
+	if err != nil && !errors.Is(err, shard.ErrStopped) {
+		n.server.log.Debug().Err(err).Str("ns", n.name).Msg("an old connection is left to its heartbeat")
+	}
+	for _, s := range left {
+		s.client.conn.Close(engineio.TransportClose)
+	}
+}
+
+// evict ends the connection of the socket that this process has for the client, if any, and waits until its listeners
+// are done.
+func (s *Socket) evict(ctx context.Context, pid string) error {
+	old := s.namespace.app.recovery.live.get(s.namespace, pid)
+	if old == nil {
+		return nil
+	}
 	old.client.conn.Close(engineio.TransportClose)
 	select {
 	case <-old.done:
@@ -461,7 +548,7 @@ func (s *Socket) record(comesBack bool, disconnected time.Time, rooms []string) 
 	}
 	return r.save(ctx, store.Recovery{
 		PID: s.pid, SID: s.id, Namespace: s.namespace.name, User: s.user, Box: box,
-		Rooms: rooms, Data: data, Disconnected: disconnected,
+		Rooms: rooms, Data: data, Disconnected: disconnected, Turn: s.turn,
 	})
 }
 
@@ -481,6 +568,9 @@ func newID() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
+// pidLength is that of a private id.
+const pidLength = 20
+
 // newPID returns a private id of 20 characters whose first two name the shard, so that it is found again.
 func newPID(shard int) string {
 	return fmt.Sprintf("%02x", shard) + newID()[:18]
@@ -488,7 +578,7 @@ func newPID(shard int) string {
 
 // pidShard returns the index that newPID was given, or -1.
 func pidShard(pid string) int {
-	if len(pid) != 20 {
+	if len(pid) != pidLength {
 		return -1
 	}
 	i, err := strconv.ParseUint(pid[:2], 16, 8)

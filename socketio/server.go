@@ -170,6 +170,9 @@ func (s *Server) connectFanout() error {
 	return nil
 }
 
+// shared tells whether other processes are to be told of what happens here.
+func (s *Server) shared() bool { return s.fanout != fanout.Fanout(s.local) }
+
 // ServeHTTP serves Engine.IO requests.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.engine.ServeHTTP(w, r) }
 
@@ -299,6 +302,6 @@ func (s *Server) spawn(f func()) {
 func (s *Server) accept(conn *engineio.Conn) engineio.Receiver {
 	c := &client{server: s, conn: conn, decoder: packet.Decoder{MaxAttachments: s.options.MaxAttachments}}
 	c.ctx = context.WithValue(s.ctx, handlerOf{}, c)
-	c.connectTimer = time.AfterFunc(s.options.ConnectTimeout, c.connectTimedOut)
+	c.joining = time.AfterFunc(s.options.ConnectTimeout, c.connectTimedOut)
 	return c
 }

@@ -30,6 +30,7 @@ type Socket struct {
 	client    *client
 	id        string
 	pid       string // private id, empty where the namespace has no recovery
+	turn      uint64 // how often the client has been here; see store.Recovery
 	user      string
 	handshake *Handshake
 	recovered bool
@@ -176,7 +177,7 @@ func (s *Socket) direct() Direct { return Direct{socket: s} }
 // packet (socketio.md section 4).
 func (s *Socket) send(e *shard.Envelope) error {
 	if s.state.Load() == connecting {
-		s.client.conn.Enqueue(engineio.NewMessage(e.Text, e.Attachments...), e.Flags)
+		s.client.conn.Enqueue(e.Message, e.Flags)
 		s.client.conn.Flush()
 		return nil
 	}

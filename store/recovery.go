@@ -16,12 +16,16 @@ type Recovery struct {
 	Rooms        []string
 	Data         []byte // opaque to the store
 	Disconnected time.Time
+	// Turn counts how often the client has come back. Between processes, what a former one still has to say must not
+	// replace what a later one has said.
+	Turn uint64
 }
 
 // Recoveries hold sockets that may come back. They are changed in the order of the calls.
 type Recoveries interface {
 	// SaveRecovery keeps r for the time given, in place of an earlier one with the same PID. It does not wait until
-	// that is durable, only while too many others are waiting.
+	// that is durable, only while too many others are waiting. Where several processes share the store, one whose Turn
+	// was taken already, or is lower than that of the one that is kept, is dropped, unless it is zero.
 	SaveRecovery(ctx context.Context, r Recovery, ttl time.Duration) error
 	// TakeRecovery returns and removes a recovery: of any number of calls with the same pid, one gets it and the
 	// others get [ErrNotFound].

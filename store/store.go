@@ -1,9 +1,10 @@
 // Package store says what Parley keeps and what it promises about it; the subpackages memory and file keep it, and
 // package storetest is the suite that every implementation passes.
 //
-// There are four parts. [Mailboxes] hold the numbered entries of each user: they are the truth that pub/sub only
-// announces. [Sessions] hold who is who, and are the source of the roster. [Presence] counts the sockets of each user.
-// [Recoveries] hold what a socket needs to be picked up again after its connection was lost.
+// There are five parts. [Mailboxes] hold the numbered entries of each user: they are the truth that pub/sub only
+// announces. [Marks] hold how far each conversation of a mailbox has come. [Sessions] hold who is who, and are the source of
+// the roster. [Presence] counts the sockets of each user. [Recoveries] hold what a socket needs to be picked up again
+// after its connection was lost.
 //
 // No method needs atomicity across two mailboxes or two users, so an implementation may spread them over machines.
 //
@@ -41,6 +42,7 @@ var (
 // Store is everything Parley keeps.
 type Store interface {
 	Mailboxes
+	Marks
 	Sessions
 	Presence
 	Recoveries

@@ -34,7 +34,7 @@ func (f *Fanout) answer(namespace string, r *wire.Request) {
 		select {
 		case f.serverSide <- serverEvent{namespace, r}:
 		default:
-			f.metrics.Count(metrics.BusDropped, "server-side events")
+			f.drop("server-side events")
 		}
 	case wire.BroadcastAck:
 		if r.Namespace != namespace {

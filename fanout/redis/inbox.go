@@ -174,10 +174,12 @@ func (f *Fanout) deliver(b *wire.Broadcast) {
 		err = f.local.Deliver(ctx, mailOf(b))
 	} else {
 		sel, flags := selectorOf(b.Namespace, &b.Opts)
-		text := packetOf(&b.Event)
-		err = f.local.Emit(ctx, &shard.Envelope{
-			Selector: sel, Text: text, Attachments: b.Attachments, Flags: flags,
-			Offset: f.host.OffsetMode(b.Namespace, text, flags),
+		err = f.host.Emitted(sel, b.Data, func() error {
+			text := packetOf(&b.Event)
+			return f.local.Emit(ctx, &shard.Envelope{
+				Selector: sel, Text: text, Attachments: b.Attachments, Flags: flags,
+				Offset: f.host.OffsetMode(b.Namespace, text, flags),
+			})
 		})
 	}
 	if err != nil && !errors.Is(err, shard.ErrStopped) {

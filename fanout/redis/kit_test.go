@@ -45,7 +45,7 @@ func newServer(t testing.TB, addr string, options ...func(*Options)) *server {
 	pool, err := shard.New(shard.Options{Shards: 2, Metrics: m})
 	must(t, err)
 	client := redis.NewUniversalClient(ClientOptions(redis.UniversalOptions{Addrs: []string{addr}, DialTimeout: time.Second}))
-	h := &host{resubscribed: make(chan struct{}, 100), events: make(chan serverSideCall, 100)}
+	h := &host{resubscribed: make(chan struct{}, 100), unpublished: make(chan struct{}, 100), events: make(chan serverSideCall, 100)}
 	o := Options{Client: client, Metrics: m, Grace: 20 * time.Millisecond, RequestTimeout: 5 * time.Second}
 	for _, set := range options {
 		set(&o)
@@ -84,6 +84,7 @@ type host struct {
 	ackIDs       atomic.Uint64
 	mode         atomic.Int32
 	resubscribed chan struct{}
+	unpublished  chan struct{}
 	events       chan serverSideCall
 }
 
@@ -97,6 +98,13 @@ func (h *host) OffsetMode(string, []byte, engineio.Flags) shard.OffsetMode {
 }
 func (h *host) NextAckID(string) uint64 { return 1000 + h.ackIDs.Add(1) }
 func (h *host) Resubscribed()           { h.resubscribed <- struct{}{} }
+func (h *host) Unpublished()            { h.unpublished <- struct{}{} }
+func (h *host) Emitted(_ shard.Selector, data []byte, deliver func() error) error {
+	if strings.HasPrefix(string(data), `["kept back"`) {
+		return nil
+	}
+	return deliver()
+}
 func (h *host) ServerSide(namespace string, data []byte, _ [][]byte, ack func(fanout.Answer)) {
 	h.events <- serverSideCall{namespace, string(data), ack}
 }

@@ -146,6 +146,34 @@ func TestWithoutRedisEventsReachThisProcess(t *testing.T) {
 	eventually(t, "drops are counted", func() bool { return a.metrics.Value(metrics.BusDropped, "not published") > 0 })
 }
 
+// What was not published is not known to those who should have got it: they are told once they can be.
+func TestOthersAreToldThatTheyMissedSomething(t *testing.T) {
+	mr, a, b := two(t)
+	there := b.connect("/", "there")
+	must(t, a.Emit(bounded(t), event("/", nil, nil, "before")))
+	there.expect(`2["before"]`)
+	mr.SetError("LOADING Redis is loading the dataset in memory")
+	must(t, a.Emit(bounded(t), event("/", nil, nil, "lost")))
+	eventually(t, "it is dropped", func() bool { return a.metrics.Value(metrics.BusDropped, "not published") > 0 })
+	mr.SetError("")
+	eventually(t, "others are to be told", func() bool {
+		must(t, a.Emit(bounded(t), event("/", nil, nil, "after")))
+		return len(a.host.unpublished) > 0
+	})
+	there.expect(`2["after"]`)
+	if len(b.host.unpublished) > 0 {
+		t.Error("a process that published nothing told others that they missed it")
+	}
+}
+
+func TestHostMayKeepEventsBack(t *testing.T) {
+	_, a, b := two(t)
+	there := b.connect("/", "there")
+	must(t, a.Emit(bounded(t), event("/", nil, nil, "kept back")))
+	must(t, a.Emit(bounded(t), event("/", nil, nil, "end")))
+	there.expect(`2["end"]`)
+}
+
 func withTimeout(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	t.Cleanup(cancel)

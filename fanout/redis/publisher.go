@@ -52,6 +52,7 @@ type publisher struct {
 	queue  chan publication
 	bytes  atomic.Int64  // of what is in the queue
 	away   atomic.Bool   // the last pipeline failed
+	lost   atomic.Bool   // others were not told something, and do not know that yet
 	room   chan struct{} // gets an element when there may be room in the queue
 }
 
@@ -74,7 +75,7 @@ func (p *publisher) publish(ctx context.Context, m publication) error {
 	if p.awaitRoom(ctx, m) {
 		return nil
 	}
-	f.metrics.Count(metrics.BusDropped, "not published")
+	p.dropped()
 	f.warning.Do(func() { f.log.Warn().Msg("events for other processes are being dropped: redis does not take them") })
 	return ErrUnavailable
 }
@@ -183,7 +184,7 @@ func (p *publisher) send(batch []publication) bool {
 		case m.marker:
 			defer m.finish(nil)
 		case away && m.queued.Before(oldest):
-			f.metrics.Count(metrics.BusDropped, "not published")
+			p.dropped()
 			m.finish(ErrUnavailable)
 		case err != nil:
 			p.failed(&m, err)
@@ -211,11 +212,20 @@ func (p *publisher) send(batch []publication) bool {
 			f.log.Warn().Err(err).Msg("redis is away: events reach only this process until it is back")
 		}
 	}
+	if answered && p.lost.Swap(false) {
+		f.signal(f.unpublished)
+	}
 	return answered
 }
 
-func (p *publisher) failed(m *publication, err error) {
+// dropped counts a message that others will not get. They are told so once Redis takes messages.
+func (p *publisher) dropped() {
+	p.lost.Store(true)
 	p.fanout.metrics.Count(metrics.BusDropped, "not published")
+}
+
+func (p *publisher) failed(m *publication, err error) {
+	p.dropped()
 	m.finish(fmt.Errorf("%w: %w", ErrUnavailable, err))
 }
 

@@ -123,7 +123,9 @@ type Fanout struct {
 	serverSide chan serverEvent // waits for the host
 	replies    chan func()      // encodes and publishes what shards have to say
 	lost       chan struct{}    // something was missed
-	bus        atomic.Pointer[func(context.Context, Notification)]
+	// unpublished gets an element when others may have missed something.
+	unpublished chan struct{}
+	bus         atomic.Pointer[func(context.Context, Notification)]
 }
 
 // New returns a running fan-out over the shards of pool, of which local is the Local. It does not wait for Redis.
@@ -145,6 +147,8 @@ func New(pool *shard.Pool, local *fanout.Local, host fanout.Host, o Options) (*F
 		serverSide: make(chan serverEvent, serverSideQueue),
 		replies:    make(chan func(), replyQueue),
 		lost:       make(chan struct{}, 1),
+
+		unpublished: make(chan struct{}, 1),
 	}
 	switch {
 	case o.protocol != nil:
@@ -330,9 +334,12 @@ func (f *Fanout) drop(reason string) {
 }
 
 // missed has the host told that something may have been missed.
-func (f *Fanout) missed() {
+func (f *Fanout) missed() { f.signal(f.lost) }
+
+// signal puts an element on a channel that has room for one, which stands for all.
+func (f *Fanout) signal(c chan<- struct{}) {
 	select {
-	case f.lost <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -343,6 +350,8 @@ func (f *Fanout) runLost() {
 		select {
 		case <-f.lost:
 			f.contain("resubscribed", f.host.Resubscribed)
+		case <-f.unpublished:
+			f.contain("unpublished", f.host.Unpublished)
 		case <-f.ctx.Done():
 			return
 		}

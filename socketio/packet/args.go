@@ -39,17 +39,37 @@ type Raw struct {
 // The error wraps ErrPlaceholder if there are attachments and also plain data that a receiver would
 // take for a placeholder, and ErrJSON, ErrUTF8 or ErrDepth for a Raw that holds no valid JSON.
 func EncodeArgs(args ...any) (data []byte, attachments [][]byte, err error) {
-	e := encoder{buf: make([]byte, 0, 128)}
+	return encodeArgs(make([]byte, 0, 128), args)
+}
+
+// AppendEncoded appends to dst what [Append] makes of p with args as its payload, encoded as [EncodeArgs] does,
+// and returns it with the attachments. Data and Attachments of p are not looked at.
+func AppendEncoded(dst []byte, p *Packet, args ...any) (text []byte, attachments [][]byte, err error) {
+	start := len(dst)
+	dst = appendHeader(dst, p, 0)
+	payload := len(dst)
+	dst, attachments, err = encodeArgs(dst, args)
+	if err != nil || len(attachments) == 0 {
+		return dst, attachments, err
+	}
+	data := bytes.Clone(dst[payload:])
+	return append(appendHeader(dst[:start], p, len(attachments)), data...), attachments, nil
+}
+
+// encodeArgs appends args to buf as a JSON array.
+func encodeArgs(buf []byte, args []any) (text []byte, attachments [][]byte, err error) {
+	start := len(buf)
+	e := encoder{buf: buf}
 	if err := e.array(args, 1); err != nil {
 		return nil, nil, fmt.Errorf("encode arguments: %w", err)
 	}
 	if len(e.attachments) > 0 {
 		// A custom MarshalJSON may have quoted an attachment's mark, and plain data may look like a placeholder.
-		if err := checkJSON(e.buf); err != nil {
+		if err := checkJSON(e.buf[start:]); err != nil {
 			return nil, nil, fmt.Errorf("encode arguments with attachments: %w", err)
 		}
-		same := func(p placeholder, start int) bool { return p.start == start }
-		if !slices.EqualFunc(placeholders(e.buf), e.placed, same) {
+		same := func(p placeholder, placed int) bool { return start+p.start == placed }
+		if !slices.EqualFunc(placeholders(e.buf[start:]), e.placed, same) {
 			return nil, nil, fmt.Errorf("encode arguments: plain data next to attachments: %w", ErrPlaceholder)
 		}
 	}
@@ -83,7 +103,7 @@ func (e *encoder) object(values map[string]any, level int) error {
 		if i > 0 {
 			e.buf = append(e.buf, ',')
 		}
-		e.buf = append(appendString(e.buf, key), ':')
+		e.buf = append(AppendString(e.buf, key), ':')
 		if err := e.value(values[key], level); err != nil {
 			return err
 		}
@@ -100,7 +120,7 @@ func (e *encoder) value(v any, level int) error {
 	case bool:
 		e.buf = strconv.AppendBool(e.buf, v)
 	case string:
-		e.buf = appendString(e.buf, v)
+		e.buf = AppendString(e.buf, v)
 	case int:
 		e.buf = strconv.AppendInt(e.buf, int64(v), 10)
 	case int64:
@@ -117,6 +137,12 @@ func (e *encoder) value(v any, level int) error {
 		return e.raw(Raw{JSON: v})
 	case Raw:
 		return e.raw(v)
+	case Appender:
+		buf, err := v.AppendJSON(e.buf)
+		if err != nil {
+			return err
+		}
+		e.buf = buf
 	case []byte:
 		e.bytes(v)
 	case Binary:
@@ -215,8 +241,8 @@ func (r Raw) expand(buf *[]byte, place func(attachment []byte)) error {
 	return nil
 }
 
-// appendString appends s as a JSON string. What needs no escape is copied, which is nearly every string.
-func appendString(dst []byte, s string) []byte {
+// AppendString appends s as a JSON string. What needs no escape is copied, which is nearly every string.
+func AppendString(dst []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < 0x20 || c == '"' || c == '\\' {
 			dst, _ = appendJSON(dst, s) // a string can always be encoded

@@ -83,28 +83,36 @@ func Reserved(event string) bool {
 // refused by receivers. An event is never sent without payload, because the JavaScript client throws on
 // it: without Data it becomes [""], which has no effect, and an ack becomes [].
 func Append(dst []byte, p *Packet) []byte {
-	t, payload := p.Type, p.Data
+	dst = appendHeader(dst, p, len(p.Attachments))
+	switch {
+	case p.Data != nil:
+		return append(dst, p.Data...)
+	case p.Type == Event || p.Type == BinaryEvent:
+		return append(dst, `[""]`...)
+	case p.Type == Ack || p.Type == BinaryAck:
+		return append(dst, `[]`...)
+	}
+	return dst
+}
+
+// appendHeader appends what precedes the payload of p with that many attachments.
+func appendHeader(dst []byte, p *Packet, attachments int) []byte {
+	t := p.Type
 	switch t {
 	case Event, BinaryEvent:
 		t = Event
-		if len(p.Attachments) > 0 {
+		if attachments > 0 {
 			t = BinaryEvent
-		}
-		if payload == nil {
-			payload = []byte(`[""]`)
 		}
 	case Ack, BinaryAck:
 		t = Ack
-		if len(p.Attachments) > 0 {
+		if attachments > 0 {
 			t = BinaryAck
-		}
-		if payload == nil {
-			payload = []byte(`[]`)
 		}
 	}
 	dst = append(dst, '0'+byte(t))
-	if len(p.Attachments) > 0 {
-		dst = strconv.AppendInt(dst, int64(len(p.Attachments)), 10)
+	if attachments > 0 {
+		dst = strconv.AppendInt(dst, int64(attachments), 10)
 		dst = append(dst, '-')
 	}
 	if p.Namespace != "" && p.Namespace != "/" {
@@ -114,7 +122,7 @@ func Append(dst []byte, p *Packet) []byte {
 	if p.HasID {
 		dst = strconv.AppendUint(dst, p.ID, 10)
 	}
-	return append(dst, payload...)
+	return dst
 }
 
 // AppendArg appends to dst the text packet event, as Append made it from an event, with arg as a further
@@ -127,7 +135,7 @@ func AppendArg(dst, event []byte, arg string) []byte {
 	if event[len(event)-2] != '[' {
 		dst = append(dst, ',')
 	}
-	dst = appendString(dst, arg)
+	dst = AppendString(dst, arg)
 	return append(dst, ']')
 }
 

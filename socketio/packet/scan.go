@@ -15,32 +15,15 @@ const maxDepth = 512
 // The rest of this file relies on that.
 func checkJSON(text []byte) error {
 	switch {
+	case valid(text):
+		return nil
 	case !utf8.Valid(text):
 		// encoding/json would let it pass inside strings, and a WebSocket peer has to fail on it.
 		return ErrUTF8
-	case !json.Valid(text):
-		return ErrJSON
-	case bytes.Count(text, []byte{'['})+bytes.Count(text, []byte{'{'}) > maxDepth && depth(text) > maxDepth:
+	case json.Valid(text):
 		return ErrDepth
 	}
-	return nil
-}
-
-// depth is how deep valid JSON nests.
-func depth(text []byte) int {
-	deepest, level := 0, 0
-	for i := 0; i < len(text); i++ {
-		switch text[i] {
-		case '"':
-			i = skipString(text, i) - 1
-		case '[', '{':
-			level++
-			deepest = max(deepest, level)
-		case ']', '}':
-			level--
-		}
-	}
-	return deepest
+	return ErrJSON
 }
 
 // splitArray returns the elements of the array that text holds, without the white space around them.
@@ -90,7 +73,7 @@ func trimSpace(text []byte) []byte {
 
 // skipString returns the index after the string that starts at i.
 func skipString(text []byte, i int) int {
-	for i++; i < len(text); i++ {
+	for i = plainEnd(text, i+1); i < len(text); i = plainEnd(text, i+1) {
 		switch text[i] {
 		case '"':
 			return i + 1

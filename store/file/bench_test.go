@@ -68,3 +68,28 @@ func BenchmarkAppend(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkAfter reads what a device missed that was away for a moment: partly in the journal, partly folded.
+func BenchmarkAfter(b *testing.B) {
+	s := open(b, benchDir(b), Options{})
+	ann := store.Box{App: "chat", User: "ann"}
+	for i := range 1000 {
+		_, err := s.Append(b.Context(), store.Post{
+			ID: fmt.Sprint(i), Sender: "bob", Data: []byte(`{"content":"a message","from":"bob","to":"ann"}`), To: []store.Delivery{{Box: ann, Peer: "bob"}},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	tail, err := s.Tail(b.Context(), ann)
+	if err != nil {
+		b.Fatal(err)
+	}
+	from := store.Offset{Epoch: tail.Epoch, Seq: tail.Seq - 10}
+	b.ReportAllocs()
+	for b.Loop() {
+		if entries, err := s.After(b.Context(), ann, from, 100); err != nil || len(entries) != 10 {
+			b.Fatal(len(entries), err)
+		}
+	}
+}

@@ -9,7 +9,9 @@
 // the other of two journal files. Until then the entries are also in memory, and readers see both: a snapshot of the
 // tables and the few entries beyond it. After a crash Open folds what the journal has.
 //
-// The writer also takes all other changes, in groups with one transaction and sync each. Presence is not kept on disk:
+// The writer also takes all other changes, in groups with one transaction and sync each. Marks alone wait in memory until
+// the next second, and are lost in a crash; they are in no other place, so that versions without them can read the
+// directory. Presence is not kept on disk:
 // when the process starts nobody is connected.
 //
 // Going through the tables at once would cost each append some five pages at random places per mailbox; the
@@ -29,6 +31,7 @@
 //	         epoch 2 peer string ^number   -       (a conversation, newest first)
 //	         epoch 3 number        time, message key, id string, peer string, origin string, data
 //	         epoch 4 message key   number          (the key is a hash of sender and id)
+//	         epoch 5 peer          read, received, seen   (how far a conversation has come)
 //	expiry   time, epoch           app string, user (when to see whether the mailbox has expired)
 //	records  see package records
 //
@@ -84,7 +87,8 @@ type Store struct {
 	postings chan *posting         // for the appender
 	queue    chan *request         // for the writer
 	journal  *journal              // the appender's
-	close    func() error          // once
+	marks    marks
+	close    func() error // once
 
 	closing sync.RWMutex // held for reading while sending to a queue, and to close them
 	closed  bool         // guarded by closing
@@ -154,6 +158,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		commit:   (*bbolt.Tx).Commit,
 		postings: make(chan *posting, queueLength),
 		queue:    make(chan *request, queueLength),
+		marks:    marks{waiting: map[markPlace]store.Mark{}},
 	}
 	a, err := s.resume(dir)
 	if err != nil {

@@ -134,6 +134,9 @@ func (t *txn) dropEntry(epoch, seq uint64) error {
 	// The other rows of one that is damaged stay: below the first number, nobody looks at them.
 	if e, err := t.entryOf(epoch, seq); err == nil {
 		rows = append(rows, conversationKey(epoch, e.peer, seq))
+		if t.newest(epoch, e.peer) == seq {
+			rows = append(rows, markKey(epoch, e.peer))
+		}
 		known := knownKey(epoch, e.known)
 		// The same message may have come again since, when this one was beyond the limit but still here.
 		if found, err := readNumber(t.mail.Get(known)); err == nil && found == seq {

@@ -19,6 +19,7 @@ const (
 	mailConversation = 2
 	mailEntry        = 3
 	mailKnown        = 4
+	mailMark         = 5
 )
 
 // messageKey tells messages apart: a hash of sender and id, so that it is short whatever they are.
@@ -56,6 +57,10 @@ func newestKey(epoch, seq uint64) []byte {
 
 func knownKey(epoch uint64, key messageKey) []byte {
 	return append(mailKey(epoch, mailKnown, len(key)), key[:]...)
+}
+
+func markKey(epoch uint64, peer string) []byte {
+	return append(mailKey(epoch, mailMark, len(peer)), peer...)
 }
 
 // seqOf returns the number at the end of a key of a conversation or a newest entry.

@@ -69,9 +69,10 @@ func enqueue[T any](ctx context.Context, s *Store, queue chan<- T, r T) error {
 	}
 }
 
-// write writes group after group to the tables until the queue is closed and empty.
+// write writes group after group to the tables until the queue is closed and empty, and what moved of the marks.
 func (s *Store) write() {
 	defer faultsPanic()()
+	defer s.writeMarks() // the last
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	sweeping := s.sweepDue() // what expired while the store was closed
@@ -85,6 +86,11 @@ func (s *Store) write() {
 			}}
 			group, open = gather(s.queue, sweep, sizeOf)
 			sweeping = false // unless there is more
+			select {
+			case <-ticker.C:
+				s.writeMarks()
+			default:
+			}
 		} else {
 			select {
 			case r, ok := <-s.queue:
@@ -93,6 +99,7 @@ func (s *Store) write() {
 				}
 				group, open = gather(s.queue, r, sizeOf)
 			case <-ticker.C:
+				s.writeMarks()
 				sweeping = s.sweepDue()
 				continue
 			}

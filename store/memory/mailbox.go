@@ -23,10 +23,19 @@ type mailbox struct {
 	newest        list.List // of *conversation, the one with the newest entry first
 }
 
-// message is an entry with what is needed to know it again.
+// message is a mailbox's part of a post. Its number is its place.
 type message struct {
-	store.Entry
-	key messageKey
+	*post
+	conversation *conversation
+	key          messageKey
+}
+
+// post is what the mailboxes that a message went to have in common. It is never changed. All messages of a server pass
+// through the garbage collector again and again, so they have few pointers and no copies.
+type post struct {
+	id, origin string
+	at         int64 // milliseconds since 1970
+	data       []byte
 }
 
 // messageKey tells messages apart: two hashes of sender and id, under seeds that nobody knows. Without pointers, the
@@ -38,6 +47,11 @@ type conversation struct {
 	peer  string
 	seqs  []uint64 // ascending, never empty
 	place *list.Element
+	mark  store.Mark // but for Newest
+}
+
+func newPost(p store.Post, at int64) *post {
+	return &post{id: p.ID, origin: p.Origin, at: at, data: bytes.Clone(p.Data)}
 }
 
 func newMailbox(box store.Box, epoch uint64) *mailbox {
@@ -51,34 +65,43 @@ func newMailbox(box store.Box, epoch uint64) *mailbox {
 // last returns the number of the newest entry.
 func (b *mailbox) last() uint64 { return b.first + uint64(len(b.messages)) - 1 }
 
-// entry returns the entry with that number, which must be there.
-func (b *mailbox) entry(seq uint64) *store.Entry { return &b.messages[seq-b.first].Entry }
+// message returns the message with that number, which must be there.
+func (b *mailbox) message(seq uint64) *message { return &b.messages[seq-b.first] }
 
-// append adds an entry and returns its number.
-func (b *mailbox) append(m message) uint64 {
-	m.Offset = store.Offset{Epoch: b.epoch, Seq: b.last() + 1}
-	b.messages = append(b.messages, m)
-	b.seqs[m.key] = m.Seq
-	c := b.conversations[m.Peer]
+// entry returns the entry with that number, which must be there, with data of its own.
+func (b *mailbox) entry(seq uint64) store.Entry {
+	m := b.message(seq)
+	return store.Entry{
+		Offset: store.Offset{Epoch: b.epoch, Seq: seq},
+		ID:     m.id, At: time.UnixMilli(m.at).UTC(), Peer: m.conversation.peer, Origin: m.origin, Data: bytes.Clone(m.data),
+	}
+}
+
+// append adds a post to the conversation with peer and returns its number.
+func (b *mailbox) append(p *post, peer string, key messageKey) uint64 {
+	c := b.conversations[peer]
 	if c == nil {
-		c = &conversation{peer: m.Peer}
+		c = &conversation{peer: peer}
 		c.place = b.newest.PushFront(c)
-		b.conversations[m.Peer] = c
+		b.conversations[peer] = c
 	} else {
 		b.newest.MoveToFront(c.place)
 	}
-	c.seqs = append(c.seqs, m.Seq)
-	return m.Seq
+	b.messages = append(b.messages, message{p, c, key})
+	seq := b.last()
+	b.seqs[key] = seq
+	c.seqs = append(c.seqs, seq)
+	return seq
 }
 
 // trim removes the oldest entry, which must be there.
 func (b *mailbox) trim() {
 	m := &b.messages[0]
 	delete(b.seqs, m.key)
-	c := b.conversations[m.Peer]
+	c := m.conversation
 	if c.seqs = c.seqs[1:]; len(c.seqs) == 0 {
 		b.newest.Remove(c.place)
-		delete(b.conversations, m.Peer)
+		delete(b.conversations, c.peer)
 	}
 	*m = message{} // the array behind the slice lives on for a while
 	b.messages = b.messages[1:]
@@ -94,7 +117,7 @@ func (b *mailbox) page(c *conversation, before uint64, limit int) []store.Entry 
 	seqs := c.seqs[end-min(end, max(limit, 0)) : end]
 	entries := make([]store.Entry, 0, len(seqs))
 	for _, seq := range seqs {
-		entries = append(entries, copied(b.entry(seq)))
+		entries = append(entries, b.entry(seq))
 	}
 	return entries
 }
@@ -106,11 +129,4 @@ func (b *mailbox) overview(peers, perPeer int) store.Overview {
 		o.Conversations = append(o.Conversations, store.Conversation{Peer: c.peer, Entries: b.page(c, 0, perPeer)})
 	}
 	return o
-}
-
-// copied returns the entry with data of its own.
-func copied(e *store.Entry) store.Entry {
-	c := *e
-	c.Data = bytes.Clone(e.Data)
-	return c
 }

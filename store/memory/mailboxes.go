@@ -1,11 +1,13 @@
 package memory
 
 import (
-	"bytes"
 	"container/list"
 	"context"
 	"fmt"
 	"hash/maphash"
+	"math"
+	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,9 +42,13 @@ func (m *mailboxes) init(opts store.Options) {
 	}
 }
 
+func (m *mailboxes) index(box store.Box) uint64 { return maphash.Comparable(m.seeds[0], box) % stripes }
+
+func (m *mailboxes) stripe(box store.Box) *stripe { return &m.stripes[m.index(box)] }
+
 // lock returns the stripe of box, locked.
 func (m *mailboxes) lock(box store.Box) *stripe {
-	s := &m.stripes[maphash.Comparable(m.seeds[0], box)%stripes]
+	s := m.stripe(box)
 	s.mu.Lock()
 	return s
 }
@@ -128,51 +134,69 @@ func (m *mailboxes) Append(ctx context.Context, post store.Post) (store.Receipt,
 	if post.At.IsZero() {
 		post.At = now
 	}
-	post.At = post.At.Truncate(time.Millisecond).UTC()
-	post.Data = bytes.Clone(post.Data)
 	key := m.key(post.Sender, post.ID)
+	unlock := m.lockAll(post.To)
+	defer unlock()
 
 	// The time of the first post is looked for in all mailboxes before it is given to those that lack the message.
 	receipt := store.Receipt{ID: post.ID, Offsets: make([]store.Offset, len(post.To)), Duplicate: true}
+	first := int64(math.MaxInt64)
+	boxes := make([]*mailbox, len(post.To))
 	for i, to := range post.To {
-		s := m.lock(to.Box)
-		if b := m.findLocked(s, to.Box, now); b != nil {
-			if seq, ok := b.seqs[key]; ok {
-				receipt.Offsets[i] = store.Offset{Epoch: b.epoch, Seq: seq}
-				if at := b.entry(seq).At; at.Before(post.At) || receipt.At.IsZero() {
-					receipt.At = at
-				}
-			}
+		b := m.findLocked(m.stripe(to.Box), to.Box, now)
+		if boxes[i] = b; b == nil {
+			continue
 		}
-		s.mu.Unlock()
+		if seq, ok := b.seqs[key]; ok {
+			receipt.Offsets[i] = store.Offset{Epoch: b.epoch, Seq: seq}
+			first = min(first, b.message(seq).at)
+		}
 	}
-	if receipt.At.IsZero() {
-		receipt.At = post.At
+	if first == math.MaxInt64 {
+		first = post.At.UnixMilli()
 	}
+	receipt.At = time.UnixMilli(first).UTC()
+	kept := newPost(post, first)
 	for i, to := range post.To {
 		if !receipt.Offsets[i].IsZero() {
 			continue
 		}
-		s := m.lock(to.Box)
-		b := m.findLocked(s, to.Box, now)
+		if j := slices.IndexFunc(post.To[:i], func(d store.Delivery) bool { return d.Box == to.Box }); j >= 0 {
+			receipt.Offsets[i] = receipt.Offsets[j]
+			continue
+		}
+		s, b := m.stripe(to.Box), boxes[i]
 		if b == nil {
 			b = m.makeLocked(s, to.Box, now)
 		}
-		seq, ok := b.seqs[key]
-		if !ok {
-			e := store.Entry{ID: post.ID, At: receipt.At, Peer: to.Peer, Origin: post.Origin, Data: post.Data}
-			seq = b.append(message{Entry: e, key: key})
-			if len(b.messages) > m.opts.MailboxLimit {
-				b.trim()
-			}
-			b.touched = now
-			s.idle.MoveToBack(b.idle)
-			receipt.Duplicate = false
+		seq := b.append(kept, to.Peer, key)
+		if len(b.messages) > m.opts.MailboxLimit {
+			b.trim()
 		}
+		b.touched = now
+		s.idle.MoveToBack(b.idle)
 		receipt.Offsets[i] = store.Offset{Epoch: b.epoch, Seq: seq}
-		s.mu.Unlock()
+		receipt.Duplicate = false
 	}
 	return receipt, nil
+}
+
+// lockAll locks the stripes of deliveries, in one order for all who do, and returns what unlocks them.
+func (m *mailboxes) lockAll(to []store.Delivery) (unlock func()) {
+	var set [stripes / 64]uint64
+	for _, d := range to {
+		i := m.index(d.Box)
+		set[i/64] |= 1 << (i % 64)
+	}
+	each := func(f func(*stripe)) {
+		for word, rest := range set {
+			for ; rest != 0; rest &= rest - 1 {
+				f(&m.stripes[word*64+bits.TrailingZeros64(rest)])
+			}
+		}
+	}
+	each(func(s *stripe) { s.mu.Lock() })
+	return func() { each(func(s *stripe) { s.mu.Unlock() }) }
 }
 
 // read calls f with the mailbox, or nil, under its lock.
@@ -206,7 +230,7 @@ func (m *mailboxes) After(ctx context.Context, box store.Box, offset store.Offse
 				store.Offset{Epoch: b.epoch}, store.ErrUnknownOffset)
 		}
 		for seq := offset.Seq + 1; seq <= b.last() && len(entries) < limit; seq++ {
-			entries = append(entries, copied(b.entry(seq)))
+			entries = append(entries, b.entry(seq))
 		}
 		return nil
 	})

@@ -61,7 +61,7 @@ func TestCostOfConnect(t *testing.T) {
 	connect := func(user string) []string {
 		return wire.record(func() {
 			ctx := t.Context()
-			errs := make([]error, 9)
+			errs := make([]error, 10)
 			_, errs[0] = s.Session(ctx, "s")
 			errs[1] = s.SaveSession(ctx, store.Session{ID: "s" + user, UserID: user, Username: user})
 			_, errs[2] = s.Connect(ctx, user, "1")
@@ -79,6 +79,7 @@ func TestCostOfConnect(t *testing.T) {
 			_, errs[6] = s.Online(ctx, ids)
 			_, errs[7] = s.CountUsers(ctx)
 			_, errs[8] = s.SearchUsers(ctx, "name1", 10)
+			_, errs[9] = s.Marks(ctx, store.Box{App: chatApp, User: user}, ids)
 			for i, err := range errs {
 				if err != nil && i != 0 {
 					t.Fatal(i, err)

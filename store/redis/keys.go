@@ -14,7 +14,8 @@ import (
 //	session:<id>                          hash     userID, username, connected; seen (ms), turn (when connected was set)
 //	messages:<user>                       list     the chat's messages: JSON, with id, seq and at as last members
 //	{messages:<user>}:info                hash     the mailbox (epoch, first, last, seen, mark), "#number" what is known
-//	                                               of an entry, "=sender and id" its number
+//	                                               of an entry, "=sender and id" its number, "@peer" how far a
+//	                                               conversation has come: read (number), received and seen (ms)
 //	{messages:<user>}:places              zset     "peer, number", in this order: conversations
 //	{messages:<user>}:peers               zset     peers by the number of their newest entry
 //	parley:{<app>:<user>}:list, :info ... likewise for other applications; the list has the data as it is
@@ -23,7 +24,7 @@ import (
 //	parley:presence:<user>                hash     the nodes that have sockets of the user (presence.lua)
 //	parley:node:<node>                    set      the users of whom a node has sockets
 //	{parley:nodes}, :gen, :dead           zset, …  the nodes by the end of their lease (lease.lua)
-//	parley:recovery:<SHA-256 of the pid>  string   a recovery; the hash keeps the secret out of SLOWLOG and the like
+//	parley:recovery:<SHA-256 of the pid>  string   a recovery (recovery.lua); the hash keeps the secret out of SLOWLOG and the like
 //	parley:reconcile                      string   who compares the roster with the sessions
 //
 // The keys of a mailbox are in one slot: a key that has no braces is hashed whole, and one that has, by what is between

@@ -38,6 +38,8 @@ type lanes struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
+	hurry *hurry
+
 	closing sync.RWMutex // held for writing to close the queues
 	closed  bool         // guarded by closing
 }
@@ -51,8 +53,8 @@ type call struct {
 	failed   func(error) // instead, told of a failure
 }
 
-func newLanes(client redis.UniversalClient) *lanes {
-	l := &lanes{client: client, queues: make([]chan *call, laneCount)}
+func newLanes(client redis.UniversalClient, h *hurry) *lanes {
+	l := &lanes{client: client, queues: make([]chan *call, laneCount), hurry: h}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	for i := range l.queues {
 		l.queues[i] = make(chan *call, laneQueue)
@@ -64,6 +66,8 @@ func newLanes(client redis.UniversalClient) *lanes {
 // do sends commands and waits for the replies. The commands belong to the lane until do returns without an error; after an
 // error their replies must not be looked at. The error is that of the first command that failed. Key decides the lane.
 func (l *lanes) do(ctx context.Context, key string, commands ...*command) error {
+	ctx, over, cancel := l.hurry.bound(ctx)
+	defer cancel()
 	c := &call{ctx: ctx, commands: commands, done: make(chan error, 1)}
 	if err := l.enqueue(ctx, key, c); err != nil {
 		return err
@@ -72,7 +76,9 @@ func (l *lanes) do(ctx context.Context, key string, commands ...*command) error 
 	case err := <-c.done:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
+	case <-over:
+		return errHurried
 	}
 }
 
@@ -82,8 +88,8 @@ func (l *lanes) later(ctx context.Context, key string, failed func(error), comma
 }
 
 func (l *lanes) enqueue(ctx context.Context, key string, c *call) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	for _, command := range c.commands {
 		c.size += command.size()
@@ -97,7 +103,7 @@ func (l *lanes) enqueue(ctx context.Context, key string, c *call) error {
 	case l.queues[slot(key)*laneCount/slots] <- c: // its goroutine empties the queue until it is closed
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 }
 
@@ -125,7 +131,11 @@ func (l *lanes) close() {
 		}
 	}
 	l.closing.Unlock()
-	late := time.AfterFunc(drainTimeout, l.cancel)
+	patience := drainTimeout
+	if l.hurry.on() {
+		patience = hurriedTimeout
+	}
+	late := time.AfterFunc(patience, l.cancel)
 	l.lanes.Wait()
 	late.Stop()
 	l.cancel()

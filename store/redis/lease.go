@@ -177,6 +177,8 @@ const leaseTimeout = 3 * time.Second
 
 // current returns the lease, and waits for one if there is none.
 func (p *presence) current(ctx context.Context) (lease, error) {
+	ctx, over, cancel := p.hurry.bound(ctx)
+	defer cancel()
 	timer := time.NewTimer(leaseTimeout)
 	defer timer.Stop()
 	for {
@@ -190,7 +192,9 @@ func (p *presence) current(ctx context.Context) (lease, error) {
 		select {
 		case <-ready:
 		case <-ctx.Done():
-			return lease{}, ctx.Err()
+			return lease{}, context.Cause(ctx)
+		case <-over:
+			return lease{}, errHurried
 		case <-p.ctx.Done():
 			return lease{}, store.ErrClosed
 		case <-timer.C:

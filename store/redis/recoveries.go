@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"parley/store"
@@ -30,7 +32,18 @@ func (s *Store) SaveRecovery(ctx context.Context, r store.Recovery, ttl time.Dur
 	failed := func(err error) {
 		s.log.Warn().Err(err).Str("sid", r.SID).Msg("a socket cannot be recovered: it was not written")
 	}
-	return s.writes.later(ctx, key, failed, plain("SET", key, value, "PX", max(ttl.Milliseconds(), 1)))
+	save := scriptRecovery.run([]string{key}, max(ttl.Milliseconds(), 1), strconv.FormatUint(r.Turn, 10), value)
+	return s.writes.later(ctx, key, failed, save)
+}
+
+// turnLife is how long it is known that a recovery was taken: longer than a process takes to notice that a connection
+// was lost.
+const turnLife = 5 * time.Minute
+
+// parseTurn reads what a script wrote.
+func parseTurn(text string) uint64 {
+	turn, _ := strconv.ParseUint(text, 10, 64)
+	return turn
 }
 
 // TakeRecovery implements [store.Recoveries]. If the reply is lost, so is the recovery.
@@ -39,7 +52,7 @@ func (s *Store) TakeRecovery(ctx context.Context, pid string) (store.Recovery, e
 		return store.Recovery{}, err
 	}
 	key := recoveryKey(pid)
-	c := plain("GETDEL", key)
+	c := scriptRecovery.run([]string{key}, turnLife.Milliseconds())
 	if err := s.writes.do(ctx, key, c); err != nil { // behind the writes, in their order
 		return store.Recovery{}, fmt.Errorf("take recovery: %w", err)
 	}
@@ -47,9 +60,10 @@ func (s *Store) TakeRecovery(ctx context.Context, pid string) (store.Recovery, e
 	if !ok {
 		return store.Recovery{}, notFound("recovery")
 	}
+	turn, value, _ := strings.Cut(value, " ")
 	fields := row.Read([]byte(value))
 	r := store.Recovery{
-		PID: pid, SID: fields.String(), Namespace: fields.String(), User: fields.String(),
+		PID: pid, Turn: parseTurn(turn), SID: fields.String(), Namespace: fields.String(), User: fields.String(),
 		Box:  store.Box{App: fields.String(), User: fields.String()},
 		Data: bytes.Clone(fields.Bytes()), Disconnected: fields.Time(),
 	}

@@ -76,6 +76,7 @@ type Store struct {
 
 	writes *lanes
 	reads  *lanes
+	hurry  *hurry
 
 	presence presence
 	health   atomic.Pointer[error] // of the last beat
@@ -100,7 +101,7 @@ func Open(ctx context.Context, client redis.UniversalClient, opts Options) (*Sto
 	if opts.Reconcile == 0 {
 		opts.Reconcile = defaultReconcile
 	}
-	s := &Store{client: client, opts: opts, log: opts.Logger}
+	s := &Store{client: client, opts: opts, log: opts.Logger, hurry: newHurry()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.close = sync.OnceValue(s.shut)
 	s.presence.init(s)
@@ -108,7 +109,7 @@ func Open(ctx context.Context, client redis.UniversalClient, opts Options) (*Sto
 		s.cancel()
 		return nil, err
 	}
-	s.writes, s.reads = newLanes(client), newLanes(client)
+	s.writes, s.reads = newLanes(client, s.hurry), newLanes(client, s.hurry)
 	s.background.Go(s.presence.keep)
 	s.background.Go(s.presence.mend)
 	if opts.Reconcile > 0 {
@@ -212,6 +213,11 @@ const failoverAddr = "FailoverClient"
 func (s *Store) Close() error { return s.close() }
 
 func (s *Store) shut() error {
+	if err := s.Health(); err != nil {
+		s.log.Warn().Err(err).Msg("stopping while Redis is away: others see the users of this process go offline when its lease ends, " +
+			"and clients that left it just now may have to connect anew")
+		s.Hurry()
+	}
 	s.cancel()
 	s.background.Wait()
 	s.writes.close()

@@ -39,9 +39,14 @@ var (
 	scriptAfter  = newScript("mailbox", "after")
 	scriptPages  = newScript("mailbox", "pages")
 
+	scriptAdvance = newScript("mailbox", "advance")
+	scriptMarks   = newScript("mailbox", "marks")
+
 	scriptSaveSession  = newScript("session_save")
 	scriptTouchSession = newScript("session_touch")
 	scriptMarkSession  = newScript("session_mark")
+
+	scriptRecovery = newScript("recovery")
 
 	scriptSeeUser    = newScript("user", "user_see")
 	scriptForgetUser = newScript("user", "user_forget")

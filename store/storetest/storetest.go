@@ -24,6 +24,7 @@ func Run(t *testing.T, open New) {
 		tests map[string]func(*harness)
 	}{
 		{"mailboxes", mailboxTests},
+		{"marks", markTests},
 		{"sessions", sessionTests},
 		{"presence", presenceTests},
 		{"recoveries", recoveryTests},
@@ -213,6 +214,8 @@ func everyMethod(ctx context.Context, s store.Store) map[string]error {
 	_, errs["Tail"] = s.Tail(ctx, box)
 	_, errs["Conversation"] = s.Conversation(ctx, box, "", 0, 1)
 	_, errs["Overview"] = s.Overview(ctx, box, 1, 1)
+	_, _, errs["Advance"] = s.Advance(ctx, box, "", store.Mark{})
+	_, errs["Marks"] = s.Marks(ctx, box, []string{""})
 	errs["SaveSession"] = s.SaveSession(ctx, store.Session{ID: "s", UserID: "u"})
 	_, errs["Session"] = s.Session(ctx, "s")
 	errs["TouchSession"] = s.TouchSession(ctx, "s")

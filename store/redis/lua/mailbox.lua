@@ -53,7 +53,10 @@ local function unlearn(seq)
   if key ~= '' and redis.call('HGET', info, '=' .. key) == int(seq) then redis.call('HDEL', info, '=' .. key) end
   redis.call('ZREM', places, place(peer, seq))
   local newest = redis.call('ZSCORE', peers, peer)
-  if newest and tonumber(newest) == seq then redis.call('ZREM', peers, peer) end
+  if newest and tonumber(newest) == seq then
+    redis.call('ZREM', peers, peer)
+    redis.call('HDEL', info, '@' .. peer)
+  end
 end
 
 -- open finds the mailbox, and reports whether it is there. The end of the newest entry that we know of must be where

@@ -1,0 +1,186 @@
+// Package relay lets a client's requests arrive at any process. The id of a connection begins with the name of the
+// process that has it, its node. Every process registers its node and its address in Redis under a lease, and
+// forwards a request that names another node to there; the reply goes back the same way. A WebSocket, whose
+// handshake is its only request, is forwarded only when it takes over from polling elsewhere.
+//
+// What is kept in Redis, each key by itself so that a Cluster may have them anywhere:
+//
+//	parley:relay:<node>    string   "<incarnation> <URL>" of a process, until its lease ends
+//	parley:relay-secret    string   the key with which processes sign what they forward
+//
+// A forwarded request carries the header Parley-Relay with the time, the address of the client and an HMAC over
+// those, the method, and the path with the query. Whoever has the key is believed: Redis, which gives it to all
+// processes, is what they trust. A signed request is never forwarded again.
+package relay
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httputil"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
+
+	"parley/metrics"
+)
+
+// Options configure a Relay. Client is required; the zero value of each other field stands for its default.
+type Options struct {
+	// Client is the Redis that all processes share. The Relay does not close it.
+	Client redis.UniversalClient
+
+	// Lease is how long the others know of a process that died; default 10s. It is renewed three times in its
+	// length.
+	Lease time.Duration
+
+	// ResponseTimeout is how long another process may take to begin its reply; default 60s. A poll is held for
+	// the ping interval, so it has to be longer.
+	ResponseTimeout time.Duration
+
+	// WriteTimeout is how long either side may take to accept what waits for it, which is 32 KiB at most;
+	// default 10s.
+	WriteTimeout time.Duration
+
+	// MaxForwards bounds the requests and WebSockets that are forwarded at one time, each of which takes two
+	// TCP connections; default 16384. Further ones get status 503.
+	MaxForwards int
+
+	Log     zerolog.Logger
+	Metrics *metrics.Metrics
+}
+
+func (o Options) withDefaults() Options {
+	for _, d := range []struct {
+		value    *time.Duration
+		fallback time.Duration
+	}{{&o.Lease, 10 * time.Second}, {&o.ResponseTimeout, time.Minute}, {&o.WriteTimeout, 10 * time.Second}} {
+		if *d.value == 0 {
+			*d.value = d.fallback
+		}
+	}
+	if o.MaxForwards == 0 {
+		o.MaxForwards = 16384
+	}
+	return o
+}
+
+// Relay is this process' part in forwarding. All methods are safe for concurrent use. End it with Drain and Close.
+type Relay struct {
+	opts      Options
+	seat      seat
+	keys      keys
+	directory *directory
+	transport *http.Transport
+	proxy     *httputil.ReverseProxy
+	buffers   sync.Pool      // *[]byte, for copying replies
+	warned    rate.Sometimes // how often what other processes or clients bring about is logged
+
+	stop    context.CancelFunc // ends what runs
+	running sync.WaitGroup     // the goroutine that renews the lease
+
+	mu       sync.Mutex
+	forwards map[*forward]struct{} // under way
+	stopping bool                  // none is begun any more
+	idle     sync.Cond             // of mu: forwards is empty
+}
+
+// errStopping is the cause of a forward's end when this process stops.
+var errStopping = errors.New("this process is stopping")
+
+// Join takes a name for this process that no other one has, and keeps it until Close. ctx bounds the joining.
+func Join(ctx context.Context, opts Options) (*Relay, error) {
+	r := &Relay{
+		opts:     opts.withDefaults(),
+		forwards: make(map[*forward]struct{}),
+		warned:   rate.Sometimes{First: 1, Interval: 10 * time.Second},
+	}
+	r.idle.L = &r.mu
+	r.buffers.New = func() any { return new(make([]byte, copyBytes)) }
+	r.directory = newDirectory(r.opts.Client)
+	r.transport = newTransport(r.opts)
+	r.proxy = r.newProxy()
+	if err := r.takeSeat(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.agree(ctx); err != nil {
+		r.leaveSeat(ctx)
+		return nil, err
+	}
+	r.opts.Metrics.Gauge("relay_forwards", "Requests of other processes' connections that are being forwarded.", func() float64 {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return float64(len(r.forwards))
+	})
+	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
+	r.stop = stop
+	r.running.Go(func() { r.keep(keep) }) // ends with Close
+	return r, nil
+}
+
+// Node is this process' name: engineio.NodeLength characters of [A-Za-z0-9_-].
+func (r *Relay) Node() string { return r.seat.node }
+
+// maxPace is the longest that Drain lets pass between two WebSockets.
+const maxPace = 50 * time.Millisecond
+
+// Drain ends the WebSockets that are forwarded, spread evenly over the first three quarters of the time that ctx
+// leaves, so that their clients do not all come back at once. Other requests are forwarded on.
+func (r *Relay) Drain(ctx context.Context) {
+	var sockets []*forward
+	r.mu.Lock()
+	for f := range r.forwards {
+		if f.upgrade {
+			sockets = append(sockets, f)
+		}
+	}
+	r.mu.Unlock()
+	var pace time.Duration
+	if deadline, ok := ctx.Deadline(); ok {
+		pace = min(time.Until(deadline)*3/4/time.Duration(max(1, len(sockets))), maxPace)
+	}
+	for _, f := range sockets {
+		f.cancel(errStopping)
+		if pace <= 0 {
+			continue
+		}
+		select {
+		case <-time.After(pace):
+		case <-ctx.Done():
+			pace = 0
+		}
+	}
+}
+
+// Close ends all forwards: a request that is under way is answered like that of an unknown connection, so that its
+// client comes back at once, to another process. It gives the name of this process back; ctx bounds that. Close may be
+// called again, and does nothing then.
+func (r *Relay) Close(ctx context.Context) {
+	r.mu.Lock()
+	again := r.stopping
+	r.stopping = true
+	r.mu.Unlock()
+	if again {
+		return
+	}
+	r.stop()
+	r.running.Wait()
+	r.mu.Lock()
+	for f := range r.forwards {
+		f.cancel(errStopping)
+	}
+	for len(r.forwards) > 0 { // each ends with its context, or when a timeout for a write or for Redis has passed
+		r.idle.Wait()
+	}
+	r.mu.Unlock()
+	r.transport.CloseIdleConnections()
+	r.leaveSeat(ctx)
+}
+
+// warn logs what happens as often as others like, but not as often.
+func (r *Relay) warn(err error, node, message string) {
+	r.warned.Do(func() { r.opts.Log.Warn().Err(err).Str("node", node).Msg(message) })
+}

@@ -1,0 +1,96 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"parley/store"
+	"parley/store/internal/row"
+)
+
+// Advance implements [store.Marks]. It is as durable as everything in Redis when it returns.
+func (s *Store) Advance(ctx context.Context, box store.Box, peer string, to store.Mark) (now store.Mark, moved bool, err error) {
+	if err := store.CheckMarks(box, peer); err != nil {
+		return store.Mark{}, false, err
+	}
+	if err := s.usable(ctx); err != nil {
+		return store.Mark{}, false, err
+	}
+	epoch := ""
+	if to.Read.Epoch != 0 {
+		epoch = strconv.FormatUint(to.Read.Epoch, 10)
+	}
+	m := s.mailbox(box)
+	c := m.run(scriptAdvance, peer, epoch, min(to.Read.Seq, maxBefore), max(row.Millis(to.Received), 0), max(row.Millis(to.Seen), 0))
+	if err := s.writes.do(ctx, m.keys[0], c); err != nil {
+		return store.Mark{}, false, fmt.Errorf("move mark: %w", err)
+	}
+	reply := c.list()
+	if len(reply) == 0 {
+		return store.Mark{}, false, fmt.Errorf("mark: no such conversation: %w", store.ErrNotFound)
+	}
+	of, ok0 := number(reply, 0)
+	seq, ok1 := number(reply, 1)
+	changed, ok2 := number(reply, 3)
+	if !ok0 || !ok1 || !ok2 {
+		return store.Mark{}, false, errReply
+	}
+	return readMark(of, seq, text(reply, 2)), changed == 1, nil
+}
+
+// Marks implements [store.Marks].
+func (s *Store) Marks(ctx context.Context, box store.Box, peers []string) ([]store.Mark, error) {
+	if err := store.CheckMarks(box, peers...); err != nil {
+		return nil, err
+	}
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	m := s.mailbox(box)
+	marks := make([]store.Mark, 0, len(peers))
+	for len(peers) > 0 {
+		asked := peers[:min(len(peers), window)]
+		peers = peers[len(asked):]
+		args := make([]any, len(asked))
+		for i, peer := range asked {
+			args[i] = peer
+		}
+		c := m.run(scriptMarks, args...)
+		if err := s.reads.do(ctx, m.keys[0], c); err != nil {
+			return nil, fmt.Errorf("read marks: %w", err)
+		}
+		reply := c.list()
+		epoch, _ := number(reply, 0) // none: there is no mailbox
+		for i := range asked {
+			var mark store.Mark
+			if newest, ok := number(reply, 1+2*i); ok {
+				mark = readMark(epoch, newest, text(reply, 2+2*i))
+			}
+			marks = append(marks, mark)
+		}
+	}
+	return marks, nil
+}
+
+// readMark reads "read received seen". What is not written so is as if it were not there: it was lost, or is somebody
+// else's.
+func readMark(epoch, newest uint64, value string) store.Mark {
+	mark := store.Mark{Newest: store.Offset{Epoch: epoch, Seq: newest}}
+	fields := strings.Fields(value)
+	if len(fields) != 3 {
+		return mark
+	}
+	seq, err0 := strconv.ParseUint(fields[0], 10, 63)
+	received, err1 := strconv.ParseInt(fields[1], 10, 64)
+	seen, err2 := strconv.ParseInt(fields[2], 10, 64)
+	if err0 != nil || err1 != nil || err2 != nil {
+		return mark
+	}
+	if seq > 0 {
+		mark.Read = store.Offset{Epoch: epoch, Seq: seq}
+	}
+	mark.Received, mark.Seen = row.Time(received), row.Time(seen)
+	return mark
+}
