@@ -109,6 +109,7 @@ func TestStranger(t *testing.T) {
 	// Somebody who is not there is introduced as such.
 	dave := f.login("dave")
 	watching := f.tab(dave)
+	watching.silent() // and so its welcome is over
 	dave.say("crowd000", "anybody?", "")
 	watching.expect(userEvent("crowd000", "crowd000"))
 	watching.match(`42\["user disconnected","crowd000",` + anOffset + `\]`)

@@ -44,6 +44,8 @@ const (
 	// CurrentOffset appends the offset that the client is at. It is for packets that are not kept and whose
 	// last argument is a string, which a client would otherwise take for an offset.
 	CurrentOffset
+	// MailOffset is CurrentOffset where clients follow mailboxes. A client that is at none yet is given null.
+	MailOffset
 )
 
 // AckCollector gathers the answers to one event. Its methods are called from shard goroutines and must not
@@ -66,4 +68,9 @@ func (e *Envelope) seal() {
 // withOffset returns the envelope's wire form with offset as the event's last argument.
 func (e *Envelope) withOffset(offset string) *engineio.Message {
 	return engineio.NewMessage(packet.AppendArg(nil, e.Text, offset), e.Attachments...)
+}
+
+// withoutOffset returns the envelope's wire form with null as the event's last argument.
+func (e *Envelope) withoutOffset() *engineio.Message {
+	return engineio.NewMessage(packet.AppendNull(nil, e.Text), e.Attachments...)
 }

@@ -53,12 +53,13 @@ type state struct {
 	registry  *registry.Registry
 	touched   []*registry.Socket // sockets with frames that this turn has not flushed yet
 	streams   map[store.Box]*stream
-	waiting   map[*stream]struct{}           // those that are to be read, which have a due time
-	followers map[*registry.Socket][]*stream // what each socket follows
-	logs      map[string]*replayLog          // by namespace
-	returning map[string]*recoverable        // by private id
-	expiry    time.Time                      // when to look for clients that did not return; zero if none is away
-	alarm     time.Time                      // when the next timed work is due; zero if none is
+	waiting   map[*stream]struct{}              // those that are to be read, which have a due time
+	followers map[*registry.Socket][]*stream    // what each socket follows
+	places    map[*registry.Socket]store.Offset // where those are in their mailbox that do not follow it yet
+	logs      map[string]*replayLog             // by namespace
+	returning map[string]*recoverable           // by private id
+	expiry    time.Time                         // when to look for clients that did not return; zero if none is away
+	alarm     time.Time                         // when the next timed work is due; zero if none is
 }
 
 // command is something for a shard to do in its turn.
@@ -94,6 +95,7 @@ func (s *Shard) reset() {
 		streams:   make(map[store.Box]*stream),
 		waiting:   make(map[*stream]struct{}),
 		followers: make(map[*registry.Socket][]*stream),
+		places:    make(map[*registry.Socket]store.Offset),
 		logs:      make(map[string]*replayLog),
 		returning: make(map[string]*recoverable),
 	}

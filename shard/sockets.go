@@ -114,11 +114,18 @@ func (s *Shard) Send(ctx context.Context, t *registry.Socket, e *Envelope) error
 
 // SendMessage gives one socket a message that is encoded already.
 func (s *Shard) SendMessage(ctx context.Context, t *registry.Socket, m *engineio.Message) error {
-	return s.post(ctx, commandFunc(func(s *Shard) {
-		if s.registry.Get(t.Namespace, t.ID) == t {
-			s.offer(t, m, 0)
-		}
-	}))
+	return s.post(ctx, &sendMessage{t, m})
+}
+
+type sendMessage struct {
+	socket  *registry.Socket
+	message *engineio.Message
+}
+
+func (c *sendMessage) run(s *Shard) {
+	if t := c.socket; s.registry.Get(t.Namespace, t.ID) == t {
+		s.offer(t, c.message, 0)
+	}
 }
 
 type send struct {
@@ -189,8 +196,8 @@ func (s *Shard) give(t *registry.Socket, e *Envelope, m *engineio.Message) {
 		}
 		t.Acks[e.AckID] = e.Acks
 	}
-	if e.Offset == CurrentOffset {
-		m = e.withOffset(s.currentOffset(t))
+	if e.Offset == CurrentOffset || e.Offset == MailOffset {
+		m = s.withCurrent(e, t)
 	}
 	s.offer(t, m, e.Flags)
 }

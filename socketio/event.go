@@ -73,7 +73,7 @@ func (e *Event) Ack(args ...any) error {
 	if !e.wantsAck.Swap(false) {
 		return nil
 	}
-	return e.Socket.send(envelope(m, shard.Selector{}))
+	return e.Socket.sendMessage(m)
 }
 
 // OnEvent sets the handler of an event, for those that take other arguments than one, or answer with other
@@ -179,11 +179,17 @@ func (s *Socket) handle(p *packet.Packet) {
 		s.refuse(e, &Error{Code: CodeRateLimited, Message: "too many events, slow down"})
 		return
 	}
-	err = errPanicked // unless run returns
-	s.contain("event", name, func() { err = s.run(e) })
-	if err != nil {
+	if err := s.attempt(e); err != nil {
 		s.refuse(e, err)
 	}
+}
+
+// attempt is run with its panics contained.
+func (s *Socket) attempt(e *Event) (err error) {
+	err = errPanicked // unless run returns
+	defer s.recoverFrom("event", e.Name)
+	err = s.run(e)
+	return err
 }
 
 // errPanicked is what the client of a handler that panicked is answered with; the log has the rest.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -82,7 +81,7 @@ func (n *Namespace) encodeMail(box store.Box, e store.Entry, fresh bool) shard.M
 	offset := e.Offset.String()
 	event, args, err := n.mailEvent(e)
 	if err == nil {
-		m.Message, err = n.encodeEvent(event, append(slices.Clip(args), offset))
+		m.Message, err = n.encodeAt(event, args, offset)
 	}
 	if err != nil {
 		n.server.log.Error().Err(err).Str("ns", n.name).Str("app", box.App).Stringer("offset", e.Offset).
@@ -126,12 +125,12 @@ func (n *Namespace) Deliver(ctx context.Context, box store.Box, e store.Entry) e
 // EmitAt emits an event that brings the client up to an offset: a snapshot, say, that contains all mail up to
 // there. Follow goes on from it.
 func (s *Socket) EmitAt(at store.Offset, event string, args ...any) error {
-	m, err := s.namespace.encodeEvent(event, append(slices.Clip(args), at.String()))
+	m, err := s.namespace.encodeAt(event, args, at.String())
 	if err != nil {
 		return err
 	}
 	s.namespace.sent(event, args)
-	return s.send(envelope(m, shard.Selector{}))
+	return s.sendMessage(m)
 }
 
 // ResumeAt returns the offset that a recovered socket has been brought up to: the place to Follow from.

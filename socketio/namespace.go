@@ -109,22 +109,28 @@ func (n *Namespace) OnAnyOutgoing(f func(event string, args []any)) {
 
 // encodeEvent returns the packet of an event.
 func (n *Namespace) encodeEvent(event string, args []any) (*engineio.Message, error) {
-	return n.encodeEmit(&packet.Packet{Type: packet.Event}, event, args)
+	return n.encodeEmit(&packet.Packet{Type: packet.Event}, event, args, "")
+}
+
+// encodeAt is encodeEvent with an offset as the last argument.
+func (n *Namespace) encodeAt(event string, args []any, offset string) (*engineio.Message, error) {
+	return n.encodeEmit(&packet.Packet{Type: packet.Event}, event, args, offset)
 }
 
 // encodeAsk returns the packet of an event that is to be acknowledged, with an id that no other packet of the
 // namespace has.
 func (n *Namespace) encodeAsk(event string, args []any) (id uint64, m *engineio.Message, err error) {
 	id = n.app.ackIDs.Add(1) - 1
-	m, err = n.encodeEmit(&packet.Packet{Type: packet.Event, ID: id, HasID: true}, event, args)
+	m, err = n.encodeEmit(&packet.Packet{Type: packet.Event, ID: id, HasID: true}, event, args, "")
 	return id, m, err
 }
 
-func (n *Namespace) encodeEmit(p *packet.Packet, event string, args []any) (*engineio.Message, error) {
+func (n *Namespace) encodeEmit(p *packet.Packet, event string, args []any, offset string) (*engineio.Message, error) {
 	if packet.Reserved(event) {
 		return nil, fmt.Errorf("emit %q: %w", event, ErrReserved)
 	}
-	m, err := n.encode(p, append([]any{event}, args...))
+	p.Namespace = n.name
+	m, err := n.finish(packet.AppendEvent(newBuffer(), p, event, args, offset))
 	if err != nil {
 		return nil, fmt.Errorf("emit %q: %w", event, err)
 	}
@@ -134,11 +140,11 @@ func (n *Namespace) encodeEmit(p *packet.Packet, event string, args []any) (*eng
 // messageBytes is what the buffer of a message starts with: what most fit into.
 const messageBytes = 256
 
-// encode returns the EVENT or ACK p with those values as it goes to the wire. It is encoded into one buffer, once,
-// whatever the number of sockets.
-func (n *Namespace) encode(p *packet.Packet, values []any) (*engineio.Message, error) {
-	p.Namespace = n.name
-	buf, attachments, err := packet.AppendEncoded(make([]byte, engineio.Headroom, messageBytes), p, values...)
+// newBuffer returns what a message is encoded into, once, whatever the number of sockets.
+func newBuffer() []byte { return make([]byte, engineio.Headroom, messageBytes) }
+
+// finish returns a message that was encoded into newBuffer as it goes to the wire.
+func (n *Namespace) finish(buf []byte, attachments [][]byte, err error) (*engineio.Message, error) {
 	if err != nil {
 		return nil, err
 	}

@@ -187,6 +187,17 @@ func (s *Socket) send(e *shard.Envelope) error {
 	return s.shard.Send(s.client.server.ctx, s.entry, e)
 }
 
+// sendMessage is send for what has no flags and wants no answer.
+func (s *Socket) sendMessage(m *engineio.Message) error {
+	switch {
+	case s.state.Load() == connecting:
+		return s.send(&shard.Envelope{Message: m})
+	case !s.Connected():
+		return ErrDisconnected
+	}
+	return s.shard.SendMessage(s.client.server.ctx, s.entry, m)
+}
+
 // operator returns an operator for everybody else in the namespace.
 func (s *Socket) operator() *Operator { return s.namespace.Except(s.id) }
 
@@ -255,14 +266,17 @@ func (s *Socket) finish(reason Reason, last ...*engineio.Message) {
 
 // contain runs f and keeps its panic from everything else.
 func (s *Socket) contain(what, event string, f func()) {
-	defer func() {
-		if v := recover(); v != nil {
-			s.client.server.metrics.Count(metrics.HandlerPanics, what)
-			s.log().Error().Str("panic", fmt.Sprint(v)).Bytes("stack", debug.Stack()).Str("event", event).
-				Msg("handler panicked: its event failed, its client stays connected")
-		}
-	}()
+	defer s.recoverFrom(what, event)
 	f()
+}
+
+// recoverFrom is deferred around what an application has registered.
+func (s *Socket) recoverFrom(what, event string) {
+	if v := recover(); v != nil {
+		s.client.server.metrics.Count(metrics.HandlerPanics, what)
+		s.log().Error().Str("panic", fmt.Sprint(v)).Bytes("stack", debug.Stack()).Str("event", event).
+			Msg("handler panicked: its event failed, its client stays connected")
+	}
 }
 
 func (s *Socket) log() *zerolog.Logger {

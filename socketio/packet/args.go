@@ -39,41 +39,73 @@ type Raw struct {
 // The error wraps ErrPlaceholder if there are attachments and also plain data that a receiver would
 // take for a placeholder, and ErrJSON, ErrUTF8 or ErrDepth for a Raw that holds no valid JSON.
 func EncodeArgs(args ...any) (data []byte, attachments [][]byte, err error) {
-	return encodeArgs(make([]byte, 0, 128), args)
+	e := encoder{buf: make([]byte, 0, 128)}
+	if err = e.array(args, 1); err == nil {
+		err = e.check(0)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode arguments: %w", err)
+	}
+	return e.buf, e.attachments, nil
 }
 
 // AppendEncoded appends to dst what [Append] makes of p with args as its payload, encoded as [EncodeArgs] does,
 // and returns it with the attachments. Data and Attachments of p are not looked at.
 func AppendEncoded(dst []byte, p *Packet, args ...any) (text []byte, attachments [][]byte, err error) {
-	start := len(dst)
-	dst = appendHeader(dst, p, 0)
-	payload := len(dst)
-	dst, attachments, err = encodeArgs(dst, args)
-	if err != nil || len(attachments) == 0 {
-		return dst, attachments, err
-	}
-	data := bytes.Clone(dst[payload:])
-	return append(appendHeader(dst[:start], p, len(attachments)), data...), attachments, nil
-}
-
-// encodeArgs appends args to buf as a JSON array.
-func encodeArgs(buf []byte, args []any) (text []byte, attachments [][]byte, err error) {
-	start := len(buf)
-	e := encoder{buf: buf}
+	e := encoder{buf: appendHeader(dst, p, 0)}
+	payload := len(e.buf)
 	if err := e.array(args, 1); err != nil {
 		return nil, nil, fmt.Errorf("encode arguments: %w", err)
 	}
-	if len(e.attachments) > 0 {
-		// A custom MarshalJSON may have quoted an attachment's mark, and plain data may look like a placeholder.
-		if err := checkJSON(e.buf[start:]); err != nil {
-			return nil, nil, fmt.Errorf("encode arguments with attachments: %w", err)
-		}
-		same := func(p placeholder, placed int) bool { return start+p.start == placed }
-		if !slices.EqualFunc(placeholders(e.buf[start:]), e.placed, same) {
-			return nil, nil, fmt.Errorf("encode arguments: plain data next to attachments: %w", ErrPlaceholder)
+	return e.packet(p, len(dst), payload)
+}
+
+// AppendEvent is AppendEncoded for an event: its name, args, and as the last argument offset, if that is not empty.
+func AppendEvent(dst []byte, p *Packet, event string, args []any, offset string) (text []byte, attachments [][]byte, err error) {
+	e := encoder{buf: appendHeader(dst, p, 0)}
+	payload := len(e.buf)
+	e.buf = AppendString(append(e.buf, '['), event)
+	for _, arg := range args {
+		e.buf = append(e.buf, ',')
+		if err := e.value(arg, 1); err != nil {
+			return nil, nil, fmt.Errorf("encode arguments: %w", err)
 		}
 	}
-	return e.buf, e.attachments, nil
+	if offset != "" {
+		e.buf = AppendString(append(e.buf, ','), offset)
+	}
+	e.buf = append(e.buf, ']')
+	return e.packet(p, len(dst), payload)
+}
+
+// packet returns what is in buf, which has the header of p from start on, and the payload, as a packet that says
+// how many attachments it has.
+func (e *encoder) packet(p *Packet, start, payload int) (text []byte, attachments [][]byte, err error) {
+	if len(e.attachments) == 0 {
+		return e.buf, nil, nil
+	}
+	if err := e.check(payload); err != nil {
+		return nil, nil, fmt.Errorf("encode arguments: %w", err)
+	}
+	data := bytes.Clone(e.buf[payload:])
+	return append(appendHeader(e.buf[:start], p, len(e.attachments)), data...), e.attachments, nil
+}
+
+// check returns an error if a receiver would not find the attachments where they were in the arguments, which are in
+// buf from start on.
+func (e *encoder) check(start int) error {
+	if len(e.attachments) == 0 {
+		return nil
+	}
+	// A custom MarshalJSON may have quoted an attachment's mark, and plain data may look like a placeholder.
+	if err := checkJSON(e.buf[start:]); err != nil {
+		return fmt.Errorf("with attachments: %w", err)
+	}
+	same := func(p placeholder, placed int) bool { return start+p.start == placed }
+	if !slices.EqualFunc(placeholders(e.buf[start:]), e.placed, same) {
+		return fmt.Errorf("plain data next to attachments: %w", ErrPlaceholder)
+	}
+	return nil
 }
 
 // encoder appends JSON to buf and collects attachments.

@@ -128,15 +128,32 @@ func appendHeader(dst []byte, p *Packet, attachments int) []byte {
 // AppendArg appends to dst the text packet event, as Append made it from an event, with arg as a further
 // last element of its payload. Recovery adds the offset to an encoded event this way.
 func AppendArg(dst, event []byte, arg string) []byte {
+	dst, ok := appendBeforeArg(dst, event)
+	if !ok {
+		return dst
+	}
+	return append(AppendString(dst, arg), ']')
+}
+
+// AppendNull is AppendArg with null, which no client takes for an offset.
+func AppendNull(dst, event []byte) []byte {
+	dst, ok := appendBeforeArg(dst, event)
+	if !ok {
+		return dst
+	}
+	return append(dst, "null]"...)
+}
+
+// appendBeforeArg appends event up to where a further element goes, or all of it if it can't have one.
+func appendBeforeArg(dst, event []byte) (_ []byte, ok bool) {
 	if len(event) < 2 || event[len(event)-1] != ']' {
-		return append(dst, event...)
+		return append(dst, event...), false
 	}
 	dst = append(dst, event[:len(event)-1]...)
 	if event[len(event)-2] != '[' {
 		dst = append(dst, ',')
 	}
-	dst = AppendString(dst, arg)
-	return append(dst, ']')
+	return dst, true
 }
 
 // LastArgIsString reports whether a client that gets the text packet event, as Append made it, will take its

@@ -2,7 +2,9 @@ package memory
 
 import (
 	"bytes"
+	"cmp"
 	"container/list"
+	"maps"
 	"slices"
 	"time"
 
@@ -11,17 +13,20 @@ import (
 
 // mailbox is guarded by its stripe's lock.
 type mailbox struct {
-	box     store.Box
 	epoch   uint64
+	key     boxKey
 	touched time.Time     // when the newest entry was added
-	idle    *list.Element // its place in the stripe
+	moved   time.Time     // when it was last moved to its place in the stripe
+	idle    *list.Element // which is this
 
 	first         uint64    // the number of messages[0]
 	messages      []message // without gaps; Data is shared between mailboxes and never changed
 	seqs          map[messageKey]uint64
 	conversations map[string]*conversation
-	newest        list.List // of *conversation, the one with the newest entry first
 }
+
+// boxKey stands for a Box in maps, as messageKey stands for sender and id.
+type boxKey [2]uint64
 
 // message is a mailbox's part of a post. Its number is its place.
 type message struct {
@@ -44,19 +49,21 @@ type messageKey [2]uint64
 
 // conversation is the part of a mailbox that belongs to one peer.
 type conversation struct {
-	peer  string
-	seqs  []uint64 // ascending, never empty
-	place *list.Element
-	mark  store.Mark // but for Newest
+	peer string
+	seqs []uint64   // ascending, never empty
+	mark store.Mark // but for Newest
 }
+
+// last returns the number of the newest entry.
+func (c *conversation) last() uint64 { return c.seqs[len(c.seqs)-1] }
 
 func newPost(p store.Post, at int64) *post {
 	return &post{id: p.ID, origin: p.Origin, at: at, data: bytes.Clone(p.Data)}
 }
 
-func newMailbox(box store.Box, epoch uint64) *mailbox {
+func newMailbox(key boxKey, epoch uint64) *mailbox {
 	return &mailbox{
-		box: box, epoch: epoch, first: 1,
+		key: key, epoch: epoch, first: 1,
 		seqs:          map[messageKey]uint64{},
 		conversations: map[string]*conversation{},
 	}
@@ -82,10 +89,7 @@ func (b *mailbox) append(p *post, peer string, key messageKey) uint64 {
 	c := b.conversations[peer]
 	if c == nil {
 		c = &conversation{peer: peer}
-		c.place = b.newest.PushFront(c)
 		b.conversations[peer] = c
-	} else {
-		b.newest.MoveToFront(c.place)
 	}
 	b.messages = append(b.messages, message{p, c, key})
 	seq := b.last()
@@ -100,7 +104,6 @@ func (b *mailbox) trim() {
 	delete(b.seqs, m.key)
 	c := m.conversation
 	if c.seqs = c.seqs[1:]; len(c.seqs) == 0 {
-		b.newest.Remove(c.place)
 		delete(b.conversations, c.peer)
 	}
 	*m = message{} // the array behind the slice lives on for a while
@@ -124,8 +127,10 @@ func (b *mailbox) page(c *conversation, before uint64, limit int) []store.Entry 
 
 func (b *mailbox) overview(peers, perPeer int) store.Overview {
 	o := store.Overview{Tail: store.Offset{Epoch: b.epoch, Seq: b.last()}}
-	for place := b.newest.Front(); place != nil && len(o.Conversations) < peers; place = place.Next() {
-		c := place.Value.(*conversation)
+	newest := slices.SortedFunc(maps.Values(b.conversations), func(c, d *conversation) int {
+		return cmp.Compare(d.last(), c.last())
+	})
+	for _, c := range newest[:min(len(newest), max(peers, 0))] {
 		o.Conversations = append(o.Conversations, store.Conversation{Peer: c.peer, Entries: b.page(c, 0, perPeer)})
 	}
 	return o

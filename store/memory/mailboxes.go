@@ -18,6 +18,10 @@ import (
 // stripes is the number of locks that the users and mailboxes are spread over: many more than cores.
 const stripes = 256
 
+// moveEvery is how often a mailbox is moved in its stripe's list. To remove an expired one that much later costs less
+// than to touch its neighbors for each message.
+const moveEvery = time.Minute
+
 // mailboxes implements [store.Mailboxes].
 type mailboxes struct {
 	opts    store.Options
@@ -30,25 +34,27 @@ type mailboxes struct {
 // stripe holds the mailboxes that hash to it.
 type stripe struct {
 	mu    sync.Mutex
-	boxes map[store.Box]*mailbox
-	idle  list.List // of *mailbox, the one without an entry for longest first
+	boxes map[boxKey]*mailbox
+	idle  list.List // of *mailbox, the one that was moved first first, which is about the one without an entry for longest
 }
 
 func (m *mailboxes) init(opts store.Options) {
 	m.opts = opts
 	m.seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 	for i := range m.stripes {
-		m.stripes[i].boxes = map[store.Box]*mailbox{}
+		m.stripes[i].boxes = map[boxKey]*mailbox{}
 	}
 }
 
-func (m *mailboxes) index(box store.Box) uint64 { return maphash.Comparable(m.seeds[0], box) % stripes }
+func (m *mailboxes) boxKey(box store.Box) boxKey {
+	return boxKey{maphash.Comparable(m.seeds[0], box), maphash.Comparable(m.seeds[1], box)}
+}
 
-func (m *mailboxes) stripe(box store.Box) *stripe { return &m.stripes[m.index(box)] }
+func (m *mailboxes) stripe(key boxKey) *stripe { return &m.stripes[key[0]%stripes] }
 
-// lock returns the stripe of box, locked.
-func (m *mailboxes) lock(box store.Box) *stripe {
-	s := m.stripe(box)
+// lock returns the stripe of a mailbox, locked.
+func (m *mailboxes) lock(key boxKey) *stripe {
+	s := m.stripe(key)
 	s.mu.Lock()
 	return s
 }
@@ -59,8 +65,8 @@ func (m *mailboxes) key(sender, id string) messageKey {
 }
 
 // findLocked returns the mailbox, or nil if there is none or it has expired.
-func (m *mailboxes) findLocked(s *stripe, box store.Box, now time.Time) *mailbox {
-	b := s.boxes[box]
+func (m *mailboxes) findLocked(s *stripe, key boxKey, now time.Time) *mailbox {
+	b := s.boxes[key]
 	if b == nil {
 		return nil
 	}
@@ -76,15 +82,15 @@ func (m *mailboxes) expired(b *mailbox, now time.Time) bool {
 }
 
 func (s *stripe) removeLocked(b *mailbox) {
-	delete(s.boxes, b.box)
+	delete(s.boxes, b.key)
 	s.idle.Remove(b.idle)
 }
 
 // makeLocked adds a mailbox that is not there.
-func (m *mailboxes) makeLocked(s *stripe, box store.Box, now time.Time) *mailbox {
-	b := newMailbox(box, m.nextEpoch(now))
-	b.idle = s.idle.PushBack(b)
-	s.boxes[box] = b
+func (m *mailboxes) makeLocked(s *stripe, key boxKey, now time.Time) *mailbox {
+	b := newMailbox(key, m.nextEpoch(now))
+	b.idle, b.moved = s.idle.PushBack(b), now
+	s.boxes[key] = b
 	return b
 }
 
@@ -135,15 +141,20 @@ func (m *mailboxes) Append(ctx context.Context, post store.Post) (store.Receipt,
 		post.At = now
 	}
 	key := m.key(post.Sender, post.ID)
-	unlock := m.lockAll(post.To)
-	defer unlock()
+	keys := make([]boxKey, len(post.To))
+	for i, to := range post.To {
+		keys[i] = m.boxKey(to.Box)
+	}
+	set := newStripeSet(keys)
+	m.lockAll(&set)
+	defer m.unlockAll(&set)
 
 	// The time of the first post is looked for in all mailboxes before it is given to those that lack the message.
 	receipt := store.Receipt{ID: post.ID, Offsets: make([]store.Offset, len(post.To)), Duplicate: true}
 	first := int64(math.MaxInt64)
 	boxes := make([]*mailbox, len(post.To))
-	for i, to := range post.To {
-		b := m.findLocked(m.stripe(to.Box), to.Box, now)
+	for i, k := range keys {
+		b := m.findLocked(m.stripe(k), k, now)
 		if boxes[i] = b; b == nil {
 			continue
 		}
@@ -161,43 +172,51 @@ func (m *mailboxes) Append(ctx context.Context, post store.Post) (store.Receipt,
 		if !receipt.Offsets[i].IsZero() {
 			continue
 		}
-		if j := slices.IndexFunc(post.To[:i], func(d store.Delivery) bool { return d.Box == to.Box }); j >= 0 {
+		if j := slices.Index(keys[:i], keys[i]); j >= 0 {
 			receipt.Offsets[i] = receipt.Offsets[j]
 			continue
 		}
-		s, b := m.stripe(to.Box), boxes[i]
+		s, b := m.stripe(keys[i]), boxes[i]
 		if b == nil {
-			b = m.makeLocked(s, to.Box, now)
+			b = m.makeLocked(s, keys[i], now)
 		}
 		seq := b.append(kept, to.Peer, key)
 		if len(b.messages) > m.opts.MailboxLimit {
 			b.trim()
 		}
 		b.touched = now
-		s.idle.MoveToBack(b.idle)
+		if now.Sub(b.moved) > moveEvery {
+			b.moved = now
+			s.idle.MoveToBack(b.idle)
+		}
 		receipt.Offsets[i] = store.Offset{Epoch: b.epoch, Seq: seq}
 		receipt.Duplicate = false
 	}
 	return receipt, nil
 }
 
-// lockAll locks the stripes of deliveries, in one order for all who do, and returns what unlocks them.
-func (m *mailboxes) lockAll(to []store.Delivery) (unlock func()) {
-	var set [stripes / 64]uint64
-	for _, d := range to {
-		i := m.index(d.Box)
+// stripeSet is a set of stripes.
+type stripeSet [stripes / 64]uint64
+
+func newStripeSet(keys []boxKey) (set stripeSet) {
+	for _, k := range keys {
+		i := k[0] % stripes
 		set[i/64] |= 1 << (i % 64)
 	}
-	each := func(f func(*stripe)) {
-		for word, rest := range set {
-			for ; rest != 0; rest &= rest - 1 {
-				f(&m.stripes[word*64+bits.TrailingZeros64(rest)])
-			}
+	return set
+}
+
+// each calls f for the stripes of the set, in one order for all who do.
+func (m *mailboxes) each(set *stripeSet, f func(*stripe)) {
+	for word, rest := range set {
+		for ; rest != 0; rest &= rest - 1 {
+			f(&m.stripes[word*64+bits.TrailingZeros64(rest)])
 		}
 	}
-	each(func(s *stripe) { s.mu.Lock() })
-	return func() { each(func(s *stripe) { s.mu.Unlock() }) }
 }
+
+func (m *mailboxes) lockAll(set *stripeSet)   { m.each(set, func(s *stripe) { s.mu.Lock() }) }
+func (m *mailboxes) unlockAll(set *stripeSet) { m.each(set, func(s *stripe) { s.mu.Unlock() }) }
 
 // read calls f with the mailbox, or nil, under its lock.
 func (m *mailboxes) read(ctx context.Context, box store.Box, f func(b *mailbox) error) error {
@@ -208,9 +227,10 @@ func (m *mailboxes) read(ctx context.Context, box store.Box, f func(b *mailbox) 
 		return err
 	}
 	now := m.opts.Now()
-	s := m.lock(box)
+	key := m.boxKey(box)
+	s := m.lock(key)
 	defer s.mu.Unlock()
-	return f(m.findLocked(s, box, now))
+	return f(m.findLocked(s, key, now))
 }
 
 // After implements [store.Mailboxes].

@@ -56,6 +56,6 @@ func (b *mailbox) with(peer string) *conversation {
 // mark returns the mark of c as others see it.
 func (b *mailbox) mark(c *conversation) store.Mark {
 	mark := c.mark
-	mark.Newest = store.Offset{Epoch: b.epoch, Seq: c.seqs[len(c.seqs)-1]}
+	mark.Newest = store.Offset{Epoch: b.epoch, Seq: c.last()}
 	return mark
 }
