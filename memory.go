@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -8,8 +9,16 @@ import (
 
 // ballastBytes is memory that is allocated and never touched, so that it costs address space alone. The garbage collector
 // counts it as in use and lets as much garbage more gather before it runs: a small process under load would otherwise
-// walk all its connections several times a second. GOGC=off and GOMEMLIMIT work as ever.
-const ballastBytes = 32 << 20
+// walk all its connections several times a second.
+const ballastBytes = 12 << 20
+
+// newBallast returns the ballast, or none where GOMEMLIMIT bounds what the process may use: it would count.
+func newBallast() []byte {
+	if debug.SetMemoryLimit(-1) != math.MaxInt64 {
+		return nil
+	}
+	return make([]byte, ballastBytes)
+}
 
 // What makes a process give memory back: an idle one would keep what a burst of work has left for minutes, until its
 // next garbage collection.
@@ -26,10 +35,10 @@ const (
 
 // returnMemory gives memory back to the system when a burst of work is over or many connections have gone. It ends
 // with stopped.
-func returnMemory(connections func() int, stopped <-chan struct{}) {
+func returnMemory(connections func() int, ballast uint64, stopped <-chan struct{}) {
 	ticker := time.NewTicker(memoryEvery)
 	defer ticker.Stop()
-	allocated := readHeap().allocated
+	allocated := readHeap(ballast).allocated
 	for most, times := 0, 0; ; {
 		select {
 		case <-stopped:
@@ -41,7 +50,7 @@ func returnMemory(connections func() int, stopped <-chan struct{}) {
 		if most-now >= memoryLost && now <= most/2 {
 			most, times = now, memoryTimes
 		}
-		h := readHeap()
+		h := readHeap(ballast)
 		quiet := h.allocated-allocated <= quietBytes
 		allocated = h.allocated
 		if times > 0 || quiet && h.waste() > max(wasteBytes, h.live/4) {
@@ -61,7 +70,7 @@ type heap struct {
 // waste is what a garbage collection now might give back.
 func (h heap) waste() uint64 { return h.held - min(h.live, h.held) }
 
-func readHeap() heap {
+func readHeap(ballast uint64) heap {
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/allocs:bytes"},
 		{Name: "/gc/heap/live:bytes"},
@@ -72,5 +81,5 @@ func readHeap() heap {
 	metrics.Read(samples)
 	value := func(i int) uint64 { return samples[i].Value.Uint64() }
 	held := value(2) + value(3) + value(4)
-	return heap{value(0), value(1) - min(ballastBytes, value(1)), held - min(ballastBytes, held)}
+	return heap{value(0), value(1) - min(ballast, value(1)), held - min(ballast, held)}
 }

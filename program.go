@@ -48,7 +48,7 @@ type program struct {
 
 // start wires the rooms together and serves. ctx bounds the start, not the running.
 func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *program, err error) {
-	p := &program{cfg: cfg, failed: make(chan error, 1), stopped: make(chan struct{}), ballast: make([]byte, ballastBytes)}
+	p := &program{cfg: cfg, failed: make(chan error, 1), stopped: make(chan struct{}), ballast: newBallast()}
 	counters := metrics.New()
 
 	keys, stopKeys := context.WithCancel(context.WithoutCancel(ctx))
@@ -122,7 +122,7 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 			p.failed <- err
 		}
 	}()
-	p.running.Go(func() { returnMemory(p.sockets.Len, p.stopped) })
+	p.running.Go(func() { returnMemory(p.sockets.Len, uint64(len(p.ballast)), p.stopped) })
 	mode := "authenticated: a token says who a client is"
 	if cfg.Open() {
 		mode = "open: anybody who can connect may use any name; set JWT_SECRET or JWT_JWKS_URL to change that"

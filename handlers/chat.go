@@ -91,6 +91,10 @@ func NewChat(n *socketio.Namespace, o ChatOptions) *Chat {
 		seed: maphash.MakeSeed(), online: make(map[string]string),
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
+	if o.Shared {
+		c.told = newTold(2 * o.RosterLimit)
+		c.reconcile = newReconciler(c)
+	}
 	c.gate.guard(n)
 	n.Use(c.authenticate)
 	n.OnConnection(c.connected)
@@ -108,10 +112,6 @@ func NewChat(n *socketio.Namespace, o ChatOptions) *Chat {
 	socketio.On(n, "typing", c.typing)
 	socketio.OnAck(n, "mark", c.mark)
 	n.OnServerSide(presenceEvent, c.presenceElsewhere)
-	if o.Shared {
-		c.told = newTold(2 * o.RosterLimit)
-		c.reconcile = newReconciler(c)
-	}
 	go c.keepSessions()
 	return c
 }

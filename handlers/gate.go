@@ -4,6 +4,7 @@
 package handlers
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -169,7 +170,7 @@ func (n numberedEntry) AppendJSON(dst []byte) ([]byte, error) {
 	if len(n.Data) < 2 || n.Data[0] != '{' || n.Data[len(n.Data)-1] != '}' || !packet.Valid(n.Data) {
 		return nil, fmt.Errorf("entry %v holds no JSON object", n.Offset)
 	}
-	dst = append(dst, n.Data[:len(n.Data)-1]...)
+	dst = append(dst, bytes.TrimRight(n.Data[:len(n.Data)-1], " \t\r\n")...)
 	if dst[len(dst)-1] != '{' {
 		dst = append(dst, ',')
 	}

@@ -219,11 +219,13 @@ func (s *Shard) supervise() {
 		case <-s.handed:
 		case <-s.timer.C:
 			s.take()
-			s.armed = time.Time{}
-			s.attempt(func() { s.ring(); s.flush() })
+			s.alarmed()
 		case <-s.pool.ctx.Done():
 			s.take() // and keep it: nothing runs from here on
 			s.timer.Stop()
+			if s.died {
+				s.bury()
+			}
 			return
 		}
 		if s.work() {
@@ -249,6 +251,12 @@ func (s *Shard) supervise() {
 func (s *Shard) work() bool {
 	for !s.died {
 		runtime.Gosched()
+		select {
+		case <-s.timer.C: // which a flood of posts must not keep waiting
+			s.alarmed()
+			continue
+		default:
+		}
 		select {
 		case c := <-s.inbox:
 			s.turn(c)
@@ -293,6 +301,12 @@ func (s *Shard) attempt(f func()) {
 		s.arm()
 	}()
 	f()
+}
+
+// alarmed is the turn of the timer, whose value was taken.
+func (s *Shard) alarmed() {
+	s.armed = time.Time{}
+	s.attempt(func() { s.ring(); s.flush() })
 }
 
 // arm sets the timer to the alarm.
