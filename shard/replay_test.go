@@ -10,6 +10,7 @@ import (
 
 	"parley/engineio"
 	"parley/registry"
+	"parley/store"
 )
 
 // loggedEvent returns an event that is kept for clients that come back.
@@ -379,13 +380,41 @@ func TestCurrentOffset(t *testing.T) {
 			mail := b.append()
 			_, ahead := device(t, p, "ahead", b, b.tail())
 			e := event(`2["volatile"]`)
-			e.Offset = CurrentOffset
+			e.Offset = MailOffset
 			must(t, p.Emit(t.Context(), e))
 			deliverAll(t, p, mail)
 			must(t, p.Emit(t.Context(), e))
 			synctest.Wait()
 			expect(t, "behind", behind.texts(), []string{`2["volatile","1-2"]`, "1-3", `2["volatile","1-3"]`})
 			expect(t, "ahead", ahead.texts(), []string{`2["volatile","1-3"]`, `2["volatile","1-3"]`})
+		})
+	})
+	t.Run("before it follows a mailbox", func(t *testing.T) {
+		mailTest(t, func(t *testing.T, p *Pool, b *fakeBox) {
+			b.appendN(5)
+			e := event(`2["volatile"]`)
+			e.Offset = MailOffset
+			at := func(seq uint64) store.Offset { return store.Offset{Epoch: b.tail().Epoch, Seq: seq} }
+			owner := p.Owner("u")
+			fresh, new := join(t, p, "new", "u")
+			back, returned := newSocket("returned", "u")
+			must(t, owner.Return(t.Context(), back, nil, at(2), message("missed")))
+			must(t, p.Emit(t.Context(), e))
+			must(t, owner.SendAt(t.Context(), fresh, message("snapshot"), at(4)))
+			must(t, owner.SendAt(t.Context(), back, message("snapshot"), at(4)))
+			must(t, p.Emit(t.Context(), e))
+			synctest.Wait()
+			expect(t, "new", new.texts(), []string{`2["volatile",null]`, "snapshot", `2["volatile","1-4"]`})
+			expect(t, "returned", returned.texts(), []string{"missed", `2["volatile","1-2"]`, "snapshot", `2["volatile","1-4"]`})
+			must(t, owner.Unregister(t.Context(), fresh))
+			must(t, owner.Unregister(t.Context(), back))
+			must(t, owner.Return(t.Context(), back, nil, at(2), message("again")))
+			must(t, owner.Unregister(t.Context(), back))
+			inside(t, owner, func(s *Shard) {
+				if len(s.places) != 0 {
+					t.Errorf("%d places are kept of sockets that left", len(s.places))
+				}
+			})
 		})
 	})
 }

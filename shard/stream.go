@@ -218,6 +218,7 @@ func (s *Shard) follow(c *follow) error {
 		s.settle(st)
 	}
 	st.followers = append(st.followers, &follower{socket: c.socket, at: c.after})
+	delete(s.places, c.socket) // its follower knows better
 	s.followers[c.socket] = append(s.followers[c.socket], st)
 	if fresh {
 		s.read(st) // what was stored before was delivered to nobody here
@@ -234,6 +235,7 @@ func (s *Shard) unfollow(t *registry.Socket) {
 		}
 	}
 	delete(s.followers, t)
+	delete(s.places, t)
 }
 
 // abandon ends a stream that can't go on, because entries after its position are gone. Its followers connect
@@ -256,16 +258,75 @@ func (s *Shard) drop(st *stream) {
 	delete(s.waiting, st)
 }
 
-// currentOffset returns where t is in the mailbox that it follows, or else in the log of its namespace.
-func (s *Shard) currentOffset(t *registry.Socket) string {
+// Return is Register for a socket whose client is back: first brings it up to that offset of its mailbox.
+func (s *Shard) Return(ctx context.Context, t *registry.Socket, rooms []string, at store.Offset, first ...*engineio.Message) error {
+	c := &comeback{register{newOutcome(), t, rooms, first}, at}
+	if err := s.post(ctx, c); err != nil {
+		return err
+	}
+	return c.wait(s)
+}
+
+type comeback struct {
+	register
+	at store.Offset
+}
+
+func (c *comeback) run(s *Shard) {
+	s.places[c.socket] = c.at
+	c.register.run(s)
+	if s.registry.Get(c.socket.Namespace, c.socket.ID) != c.socket {
+		delete(s.places, c.socket)
+	}
+}
+
+// SendAt gives one socket a message that is encoded already and brings it up to that offset of the mailbox which it is
+// about to follow.
+func (s *Shard) SendAt(ctx context.Context, t *registry.Socket, m *engineio.Message, at store.Offset) error {
+	return s.post(ctx, &sendAt{t, m, at})
+}
+
+type sendAt struct {
+	socket  *registry.Socket
+	message *engineio.Message
+	at      store.Offset
+}
+
+func (c *sendAt) run(s *Shard) {
+	t := c.socket
+	if s.registry.Get(t.Namespace, t.ID) != t {
+		return
+	}
+	if s.followers[t] == nil {
+		s.places[t] = c.at
+	}
+	s.offer(t, c.message, 0)
+}
+
+// place returns where t is in the mailbox that it follows or is about to, if it was brought anywhere yet.
+func (s *Shard) place(t *registry.Socket) (at store.Offset, ok bool) {
 	for _, st := range s.followers[t] {
 		for _, f := range st.followers {
 			if f.socket == t {
-				return f.at.String()
+				return f.at, true
 			}
 		}
 	}
-	return s.logFor(t.Namespace).current()
+	at, ok = s.places[t]
+	return at, ok
+}
+
+// withCurrent returns e's wire form with the offset that t is at. A client that was given none yet is given null, which
+// it does not take for one: it has missed everything, whatever it is told of now.
+func (s *Shard) withCurrent(e *Envelope, t *registry.Socket) *engineio.Message {
+	if e.Offset == CurrentOffset {
+		return e.withOffset(s.logFor(t.Namespace).current())
+	}
+	at, ok := s.place(t)
+	if !ok {
+		return e.withoutOffset()
+	}
+	return e.withOffset(at.String())
 }
 
 // checkStreams reads the streams that are due.

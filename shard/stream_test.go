@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -697,4 +698,41 @@ func catchUp(t *testing.T, p *Pool, b *fakeBox, s *registry.Socket, after store.
 	}
 	t.Errorf("%s never caught up", s.ID)
 	return false
+}
+
+// TestGapIsReadUnderLoad: a shard that is never idle still looks after what is due.
+func TestGapIsReadUnderLoad(t *testing.T) {
+	p := start(t, Options{Shards: 1})
+	b := newBox("ann")
+	p.HandleMail("chat", b)
+	_, w := device(t, p, "s", b, store.Offset{})
+	s := p.Owner("ann")
+	for reading := true; reading; { // the first look at the box
+		must(t, s.Query(t.Context(), func(v *View) { reading = v.shard.streams[b.box].reading }))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var flood sync.WaitGroup
+	defer flood.Wait()
+	defer stop()
+	work := commandFunc(func(*Shard) {
+		for until := time.Now().Add(20 * time.Microsecond); time.Now().Before(until); {
+		}
+	})
+	for range 8 {
+		flood.Go(func() {
+			for ctx.Err() == nil {
+				if err := s.post(t.Context(), work); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	b.appendN(2)
+	must(t, p.Deliver(t.Context(), b.at(2))) // the first is missing
+	for until := time.Now().Add(10 * time.Second); len(w.texts()) < 2; runtime.Gosched() {
+		if time.Now().After(until) {
+			t.Fatalf("got %q while the shard is busy", w.texts())
+		}
+	}
 }

@@ -123,14 +123,21 @@ func (n *Namespace) Deliver(ctx context.Context, box store.Box, e store.Entry) e
 }
 
 // EmitAt emits an event that brings the client up to an offset: a snapshot, say, that contains all mail up to
-// there. Follow goes on from it.
+// there. Follow goes on from it. It is for after the connect middleware. A client that drops before it has the event
+// can't be recovered: it does not have what it would have to begin with.
 func (s *Socket) EmitAt(at store.Offset, event string, args ...any) error {
 	m, err := s.namespace.encodeAt(event, args, at.String())
 	if err != nil {
 		return err
 	}
+	if !s.Connected() {
+		return ErrDisconnected
+	}
+	s.mu.Lock()
+	s.snapshot = true
+	s.mu.Unlock()
 	s.namespace.sent(event, args)
-	return s.sendMessage(m)
+	return s.shard.SendAt(s.client.server.ctx, s.entry, m, at)
 }
 
 // ResumeAt returns the offset that a recovered socket has been brought up to: the place to Follow from.
@@ -169,7 +176,10 @@ func (s *Socket) mayFollow(box store.Box, after store.Offset) error {
 	if s.following {
 		return errors.New("the socket follows one already")
 	}
-	s.following, s.box, s.start = true, box, after
+	s.following, s.box = true, box
+	if !s.recovered { // or else it is where the client began: it may have got nothing of what it missed
+		s.start = after
+	}
 	return nil
 }
 
@@ -208,7 +218,7 @@ func (s *Socket) catchUp(ctx context.Context, box store.Box, after store.Offset)
 	}
 	for _, m := range mails {
 		if m.Origin != s.id {
-			if err := s.shard.SendMessage(ctx, s.entry, m.Message); err != nil {
+			if err := s.shard.SendAt(ctx, s.entry, m.Message, m.Offset); err != nil {
 				return after, err
 			}
 		}

@@ -24,6 +24,7 @@ type mailServer struct {
 	n      *socketio.Namespace
 	store  *memory.Store
 	joined <-chan *socketio.Socket
+	before atomic.Pointer[func(*socketio.Socket)] // runs before a socket follows
 }
 
 func newStore(t *testing.T) *memory.Store {
@@ -67,6 +68,9 @@ func startMail(t *testing.T, st *memory.Store, o socketio.Options, change ...fun
 	joined := make(chan *socketio.Socket, 1000)
 	m.n.OnConnection(func(ctx context.Context, s *socketio.Socket) {
 		box, at := store.Box{App: app, User: s.User()}, s.ResumeAt()
+		if before := m.before.Load(); before != nil {
+			(*before)(s)
+		}
 		if !s.Recovered() {
 			var err error
 			if at, err = st.Tail(ctx, box); err != nil {

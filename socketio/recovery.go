@@ -51,6 +51,21 @@ func (l *liveSockets) add(s *Socket) {
 	l.byPID[s.pid] = s
 }
 
+// claim is add, unless another socket is there that has not ended: then it returns that one.
+func (l *liveSockets) claim(s *Socket) *Socket {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if old := l.byPID[s.pid]; old != nil && old != s {
+		select {
+		case <-old.done:
+		default:
+			return old
+		}
+	}
+	l.byPID[s.pid] = s
+	return nil
+}
+
 func (l *liveSockets) remove(s *Socket) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -110,10 +125,12 @@ func (n *Namespace) offsetMode(text []byte, flags engineio.Flags) shard.OffsetMo
 		return shard.NoOffset
 	case n.app.mail == nil && flags&engineio.Volatile == 0:
 		return shard.LogOffset
-	case packet.LastArgIsString(text):
-		return shard.CurrentOffset
+	case !packet.LastArgIsString(text):
+		return shard.NoOffset
+	case n.app.mail != nil:
+		return shard.MailOffset
 	}
-	return shard.NoOffset
+	return shard.CurrentOffset
 }
 
 // past is what is known of a client that says it was here before.
@@ -124,10 +141,11 @@ type past struct {
 
 	// With a mailbox.
 
-	record store.Recovery // as it was taken
-	start  store.Offset   // where the socket began to follow
-	missed []*engineio.Message
-	offset store.Offset // of the last of them
+	record   store.Recovery // as it was taken
+	start    store.Offset   // where the socket began to follow
+	snapshot bool           // that was as of a snapshot
+	missed   []*engineio.Message
+	offset   store.Offset // of the last of them
 }
 
 // admit runs the middleware and registers the socket, as a recovered one if its client was here before. It
@@ -162,7 +180,7 @@ func (s *Socket) admit() error {
 // to be admitted as a new one.
 func (s *Socket) comeBack(was *past) (recovered bool, err error) {
 	s.id, s.pid, s.recovered, s.resumeAt = was.sid, was.pid, true, was.offset
-	s.data, s.box, s.start = was.data, was.record.Box, was.start
+	s.data, s.box, s.start, s.snapshot = was.data, was.record.Box, was.start, was.snapshot
 	s.turn = was.record.Turn + 1
 	outcome := "recovered"
 	if s.namespace.app.recovery.SkipMiddlewares {
@@ -181,7 +199,7 @@ func (s *Socket) comeBack(was *past) (recovered bool, err error) {
 	s.client.server.metrics.Count(metrics.Recoveries, outcome)
 	if !recovered {
 		s.id, s.pid, s.user, s.recovered, s.resumeAt = "", "", "", false, store.Offset{}
-		s.data, s.box, s.start = nil, store.Box{}, store.Offset{}
+		s.data, s.box, s.start, s.snapshot = nil, store.Box{}, store.Offset{}, false
 	}
 	return recovered, nil
 }
@@ -241,9 +259,9 @@ func (s *Socket) resume(was *past) (ok bool, err error) {
 	n, ctx := s.namespace, s.client.server.ctx
 	s.settle()
 	hello := n.connectPacket(s.id, s.pid)
-	n.app.recovery.live.add(s)
-	s.state.Store(connected)
 	if n.app.mail == nil {
+		n.app.recovery.live.add(s)
+		s.state.Store(connected)
 		ok, err = s.shard.Resume(ctx, s.entry, s.pid, was.token, hello)
 		if err == nil && !ok { // it expired, or another connection took it, since we looked
 			n.app.recovery.live.remove(s)
@@ -253,6 +271,10 @@ func (s *Socket) resume(was *past) (ok bool, err error) {
 		}
 		return ok, s.registered(err)
 	}
+	if err := s.claim(); err != nil {
+		return false, s.registered(fmt.Errorf("%w: %w", shard.ErrGone, err)) // the client comes back with what it has
+	}
+	s.state.Store(connected)
 	rooms := was.record.Rooms
 	if len(rooms) == 0 {
 		rooms = []string{s.id}
@@ -261,9 +283,30 @@ func (s *Socket) resume(was *past) (ok bool, err error) {
 	if err := s.record(true, time.Time{}, rooms); err != nil {
 		s.log().Warn().Err(err).Msg("a recovery record could not be kept")
 	}
-	err = s.shard.Register(ctx, s.entry, rooms, append(was.missed, hello)...)
+	err = s.shard.Return(ctx, s.entry, rooms, was.offset, append(was.missed, hello)...)
 	return err == nil, s.registered(err)
 }
+
+// claim makes s the one socket of this process that is its client, and ends the one that is. Two connections may bring
+// the same private id at the same time, if one of them was given up by the client.
+func (s *Socket) claim() error {
+	ctx, cancel := context.WithTimeout(s.client.ctx, evictTimeout)
+	defer cancel()
+	for {
+		old := s.namespace.app.recovery.live.claim(s)
+		switch {
+		case old == nil:
+			return nil
+		case old.turn > s.turn:
+			return errOvertaken
+		}
+		if err := old.evict(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+var errOvertaken = errors.New("the client came back over another connection meanwhile")
 
 // registered closes the connection of a client whose shard did not take it. The client comes back by itself.
 func (s *Socket) registered(err error) error {
@@ -292,7 +335,7 @@ func (s *Socket) recollect() (*past, error) {
 	// With a mailbox a client that was given no offset yet has missed everything since it followed the box.
 	offset, ok := claim.Offset.(string)
 	if !ok && (claim.Offset != nil || s.namespace.app.mail == nil) || ok && offset == "" {
-		s.client.server.metrics.Count(metrics.Recoveries, "no offset")
+		s.client.server.metrics.Count(metrics.Recoveries, string(noOffset))
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(s.client.ctx, evictTimeout)
@@ -301,29 +344,36 @@ func (s *Socket) recollect() (*past, error) {
 	if s.namespace.app.mail != nil {
 		recall = s.recallStored
 	}
-	was, err := (*past)(nil), s.evict(ctx, pid) // its end keeps what we are about to look for
+	was, err := (*past)(nil), s.evictOld(ctx, pid) // its end keeps what we are about to look for
 	if err == nil {
-		if was, err = recall(ctx, pid, offset); errors.Is(err, store.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
-			s.client.server.metrics.Count(metrics.Recoveries, "put off")
-			return nil, err
-		}
+		was, err = recall(ctx, pid, offset)
 	}
-	if err == nil && was != nil {
+	if err == nil {
 		// Another connection may have come back in the meantime, and left what we have just found.
-		if err = s.evict(ctx, pid); err != nil {
+		if err = s.evictOld(ctx, pid); err != nil {
 			s.giveBack(was)
 		}
 	}
-	if err != nil {
-		var why notRecovered
-		if !errors.As(err, &why) {
-			s.log().Warn().Err(err).Msg("recovery failed, the client connects anew")
-			why = "failed"
-		}
-		s.client.server.metrics.Count(metrics.Recoveries, string(why))
-		return nil, nil
+	if err == nil {
+		return was, nil
 	}
-	return was, nil
+	if slices.ContainsFunc(passing, func(target error) bool { return errors.Is(err, target) }) {
+		s.client.server.metrics.Count(metrics.Recoveries, "put off")
+		return nil, err
+	}
+	why, known := errors.AsType[notRecovered](err)
+	if !known {
+		s.log().Warn().Err(err).Msg("recovery failed, the client connects anew")
+		why = "failed"
+	}
+	s.client.server.metrics.Count(metrics.Recoveries, string(why))
+	return nil, nil
+}
+
+// passing are the errors that say nothing about the client.
+var passing = []error{
+	store.ErrUnavailable, store.ErrClosed, context.DeadlineExceeded, context.Canceled,
+	shard.ErrStopped, shard.ErrBusy, shard.ErrRestarted,
 }
 
 // notRecovered is why a client that was here before is treated as a new one; it is a metric label.
@@ -332,6 +382,7 @@ type notRecovered string
 func (r notRecovered) Error() string { return string(r) }
 
 const (
+	noOffset      notRecovered = "no offset"
 	unknownPID    notRecovered = "unknown pid"
 	unknownOffset notRecovered = "unknown offset"
 	expired       notRecovered = "expired"
@@ -370,6 +421,8 @@ type keptData struct {
 	User  string
 	Data  json.RawMessage
 	Start store.Offset // with a mailbox: where the socket began to follow it
+	// Snapshot says that the socket was brought there by EmitAt, so that a client which has no offset lacks that.
+	Snapshot bool `json:",omitempty"`
 }
 
 // recallStored is for namespaces with a mailbox.
@@ -392,11 +445,17 @@ func (s *Socket) recallStored(ctx context.Context, pid, offset string) (*past, e
 	if err := json.Unmarshal(r.Data, &kept); err != nil {
 		return nil, fmt.Errorf("read recovery record: %w", err)
 	}
-	was := &past{pid: pid, sid: r.SID, user: r.User, data: kept.Data, record: r, start: kept.Start, offset: kept.Start}
-	if offset != "" {
+	was := &past{
+		pid: pid, sid: r.SID, user: r.User, data: kept.Data,
+		record: r, start: kept.Start, snapshot: kept.Snapshot, offset: kept.Start,
+	}
+	switch {
+	case offset != "":
 		if was.offset, err = store.ParseOffset(offset); err != nil {
 			return nil, unknownOffset
 		}
+	case kept.Snapshot:
+		return nil, noOffset
 	}
 	size := 0
 	for {
@@ -485,16 +544,19 @@ func (n *Namespace) returned(args Args) {
 	}
 }
 
-// evict ends the connection of the socket that this process has for the client, if any, and waits until its listeners
-// are done.
-func (s *Socket) evict(ctx context.Context, pid string) error {
-	old := s.namespace.app.recovery.live.get(s.namespace, pid)
-	if old == nil {
-		return nil
+// evictOld ends the connection of the socket that this process has for the client, if any.
+func (s *Socket) evictOld(ctx context.Context, pid string) error {
+	if old := s.namespace.app.recovery.live.get(s.namespace, pid); old != nil {
+		return old.evict(ctx)
 	}
-	old.client.conn.Close(engineio.TransportClose)
+	return nil
+}
+
+// evict ends the connection of a socket whose client has another one, and waits until its listeners are done.
+func (s *Socket) evict(ctx context.Context) error {
+	s.client.conn.Close(engineio.TransportClose)
 	select {
-	case <-old.done:
+	case <-s.done:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the old connection to end: %w", ctx.Err())
@@ -532,7 +594,7 @@ const recordTimeout = 5 * time.Second
 func (s *Socket) record(comesBack bool, disconnected time.Time, rooms []string) error {
 	s.mu.Lock()
 	box := s.box
-	data, err := json.Marshal(keptData{User: s.user, Data: s.data, Start: s.start})
+	data, err := json.Marshal(keptData{User: s.user, Data: s.data, Start: s.start, Snapshot: s.snapshot})
 	s.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("recovery record: %w", err)

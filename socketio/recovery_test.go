@@ -1,6 +1,7 @@
 package socketio_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"parley/metrics"
 	"parley/socketio"
+	"parley/store"
 )
 
 func TestMailRecovery(t *testing.T) {
@@ -107,6 +109,77 @@ func TestMailRecoveryWithoutOffset(t *testing.T) {
 	c.wantMail(2, 3)
 	if again, _ := c.connected("/"); again != sid {
 		t.Fatal("not recovered")
+	}
+}
+
+// TestMailRecoveryWithoutOffsetTwice has the client drop again before it got anything of what it missed.
+func TestMailRecoveryWithoutOffsetTwice(t *testing.T) {
+	m := startMail(t, newStore(t), socketio.Options{})
+	c, sid, pid := m.join("/", `{"user":"ann"}`)
+	next(t, m.joined, "a socket")
+	c.drop()
+	m.wantReason("transport close")
+	m.mail("ann", "", 1, 2)
+	for range 3 {
+		c = m.dial()
+		c.send("40" + claim("ann", pid, ""))
+		c.wantMail(1, 2)
+		if again, _ := c.connected("/"); again != sid {
+			t.Fatal("not recovered")
+		}
+		next(t, m.joined, "a socket")
+		c.drop()
+		m.wantReason("transport close")
+	}
+}
+
+// TestNoMailRecoveryWithoutSnapshot has a client drop before it got the snapshot that it would have to begin with: what
+// came before that is in no mail to come.
+func TestNoMailRecoveryWithoutSnapshot(t *testing.T) {
+	m := startMail(t, newStore(t), socketio.Options{})
+	m.mail("ann", "", 1)
+	at, err := m.store.Tail(t.Context(), store.Box{App: app, User: "ann"})
+	check(t, err)
+	m.n.OnConnection(func(ctx context.Context, s *socketio.Socket) {
+		if s.Recovered() {
+			return
+		}
+		check(t, s.EmitAt(at, "snapshot"))
+		// The record knows of it from here on.
+		s.Reconnect()
+	})
+	_, _, pid := m.join("/", `{"user":"ann"}`)
+	m.wantReason("forced close")
+	c := m.dial()
+	c.send("40" + claim("ann", pid, ""))
+	if _, again := c.connected("/"); again == pid {
+		t.Fatal("recovered")
+	}
+	m.wantCount(metrics.Recoveries, "no offset", 1)
+}
+
+// TestStringsBeforeFollowing has a client that is back hear an event which ends in a string before its welcome goes on:
+// it stays where it is.
+func TestStringsBeforeFollowing(t *testing.T) {
+	m := startMail(t, newStore(t), socketio.Options{})
+	before := func(s *socketio.Socket) { check(t, s.Emit("text", "hello")) }
+	m.before.Store(&before)
+	c := m.dial()
+	sid, pid := c.connect("/", `{"user":"ann"}`)
+	c.want(`42["text","hello",null]`)
+	next(t, m.joined, "a socket")
+	m.mail("ann", "", 1)
+	offset := c.wantMail(1)
+	for range 2 {
+		c.drop()
+		m.wantReason("transport close")
+		c = m.dial()
+		c.send("40" + claim("ann", pid, offset))
+		if again, _ := c.connected("/"); again != sid {
+			t.Fatal("not recovered")
+		}
+		c.want(`42["text","hello","` + offset + `"]`)
+		next(t, m.joined, "a socket")
 	}
 }
 

@@ -47,6 +47,7 @@ type Socket struct {
 	following bool         // Follow was called
 	box       store.Box    // what the socket follows, or followed before it was recovered
 	start     store.Offset // where it began to, for a client that gets no offset before it drops
+	snapshot  bool         // EmitAt was called: a client without an offset lacks what that brought
 }
 
 // States of a socket.

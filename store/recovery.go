@@ -28,7 +28,9 @@ type Recoveries interface {
 	// was taken already, or is lower than that of the one that is kept, is dropped, unless it is zero.
 	SaveRecovery(ctx context.Context, r Recovery, ttl time.Duration) error
 	// TakeRecovery returns and removes a recovery: of any number of calls with the same pid, one gets it and the
-	// others get [ErrNotFound].
+	// others get [ErrNotFound]. Where several processes share the store, one that has a Turn is not removed: each call
+	// gets it under a later Turn, and from the second one on it is that of a live socket (no Disconnected), until it is
+	// saved under that Turn or has expired. So nothing is lost with a process that took it.
 	TakeRecovery(ctx context.Context, pid string) (Recovery, error)
 	// DeleteRecovery removes a recovery if it is there.
 	DeleteRecovery(ctx context.Context, pid string) error

@@ -2,7 +2,9 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +26,12 @@ const (
 	pipelineTimeout = 5 * time.Second
 	// drainTimeout bounds what is left to do when the lanes are closed.
 	drainTimeout = 5 * time.Second
+	// keptCalls, keptBytes and keptFor bound the calls of a lane that nobody waits for and that wait for Redis, and
+	// keptPause is between two attempts, if nothing else is to be sent.
+	keptCalls = 1024
+	keptBytes = 1 << 20
+	keptFor   = 2 * time.Minute
+	keptPause = 250 * time.Millisecond
 )
 
 // lanes send calls in pipelines. A lane has a goroutine that takes all that waits, sends it, hands out the replies, and
@@ -51,6 +59,7 @@ type call struct {
 	size     int
 	done     chan error  // with room for the answer; nil if nobody waits
 	failed   func(error) // instead, told of a failure
+	since    time.Time   // when it failed first and was kept
 }
 
 func newLanes(client redis.UniversalClient, h *hurry) *lanes {
@@ -82,7 +91,8 @@ func (l *lanes) do(ctx context.Context, key string, commands ...*command) error 
 	}
 }
 
-// later sends commands some time soon, after all that was given to the same lane before. It waits only for room.
+// later sends commands some time soon, after all that was given to the same lane before and ahead of all that is given to
+// it afterwards. It waits only for room. While Redis is away they are kept, within bounds.
 func (l *lanes) later(ctx context.Context, key string, failed func(error), commands ...*command) error {
 	return l.enqueue(ctx, key, &call{ctx: context.WithoutCancel(ctx), commands: commands, failed: failed})
 }
@@ -142,8 +152,33 @@ func (l *lanes) close() {
 }
 
 func (l *lanes) work(queue chan *call) {
-	for first := range queue {
-		l.send(gather(queue, first))
+	var kept []*call
+	for {
+		calls, open := next(queue, kept)
+		if len(calls) == 0 {
+			return
+		}
+		kept = l.send(calls, open)
+	}
+}
+
+// next waits for calls. Those that were kept are ahead of them, and are tried again by themselves. When the queue is
+// closed and empty it reports that it is not open any more, with what was kept at last.
+func next(queue chan *call, kept []*call) (calls []*call, open bool) {
+	var again <-chan time.Time
+	if len(kept) > 0 {
+		timer := time.NewTimer(keptPause)
+		defer timer.Stop()
+		again = timer.C
+	}
+	select {
+	case first, ok := <-queue:
+		if !ok {
+			return kept, false
+		}
+		return append(kept, gather(queue, first)...), true
+	case <-again:
+		return kept, true
 	}
 }
 
@@ -172,8 +207,8 @@ func gather(queue chan *call, first *call) []*call {
 	return calls
 }
 
-// send sends the calls in one pipeline and answers each.
-func (l *lanes) send(calls []*call) {
+// send sends the calls in one pipeline and answers each. If it may, it returns those that are kept for the next time.
+func (l *lanes) send(calls []*call, mayKeep bool) (kept []*call) {
 	var commands []*command
 	for _, c := range calls {
 		if c.ctx.Err() == nil {
@@ -185,14 +220,38 @@ func (l *lanes) send(calls []*call) {
 		pipeline(ctx, l.client, commands)
 		cancel()
 	}
+	size := 0
 	for _, c := range calls {
-		if err := c.answer(); c.done != nil {
+		err := c.answer()
+		switch {
+		case c.done != nil:
 			c.done <- err
-		} else if err != nil {
+		case err == nil:
+		case mayKeep && len(kept) < keptCalls && size+c.size <= keptBytes && c.keep():
+			kept, size = append(kept, c), size+c.size
+		default:
 			c.failed(err)
 		}
 	}
+	return kept
 }
+
+// keep reports whether a call that failed may be sent again later: Redis was not there to do it, and not for too long.
+func (c *call) keep() bool {
+	var reply redis.Error
+	if errors.As(firstFailure(c.commands), &reply) && !slices.ContainsFunc(notNow, func(prefix string) bool {
+		return redis.HasErrorPrefix(reply, prefix)
+	}) {
+		return false
+	}
+	if c.since.IsZero() {
+		c.since = time.Now()
+	}
+	return time.Since(c.since) < keptFor
+}
+
+// notNow are the replies of a Redis that is there, but not ready.
+var notNow = []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"}
 
 // answer returns what the caller is told.
 func (c *call) answer() error {

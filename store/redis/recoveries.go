@@ -36,17 +36,12 @@ func (s *Store) SaveRecovery(ctx context.Context, r store.Recovery, ttl time.Dur
 	return s.writes.later(ctx, key, failed, save)
 }
 
-// turnLife is how long it is known that a recovery was taken: longer than a process takes to notice that a connection
-// was lost.
+// turnLife is how long it is known that a recovery was taken or has ended: longer than a process takes to notice that a
+// connection was lost. Whoever took it has written it anew by then.
 const turnLife = 5 * time.Minute
 
-// parseTurn reads what a script wrote.
-func parseTurn(text string) uint64 {
-	turn, _ := strconv.ParseUint(text, 10, 64)
-	return turn
-}
-
-// TakeRecovery implements [store.Recoveries]. If the reply is lost, so is the recovery.
+// TakeRecovery implements [store.Recoveries]. A recovery that has a turn is not used up by that: if the reply is lost, or
+// this process dies, the client is recovered the next time.
 func (s *Store) TakeRecovery(ctx context.Context, pid string) (store.Recovery, error) {
 	if err := s.checkRecovery(ctx, pid); err != nil {
 		return store.Recovery{}, err
@@ -60,12 +55,20 @@ func (s *Store) TakeRecovery(ctx context.Context, pid string) (store.Recovery, e
 	if !ok {
 		return store.Recovery{}, notFound("recovery")
 	}
-	turn, value, _ := strings.Cut(value, " ")
+	head, value, _ := strings.Cut(value, " ")
+	number, back := strings.CutSuffix(head, "+")
+	turn, err := strconv.ParseUint(number, 10, 64)
+	if err != nil {
+		return store.Recovery{}, errReply
+	}
 	fields := row.Read([]byte(value))
 	r := store.Recovery{
-		PID: pid, Turn: parseTurn(turn), SID: fields.String(), Namespace: fields.String(), User: fields.String(),
+		PID: pid, Turn: turn, SID: fields.String(), Namespace: fields.String(), User: fields.String(),
 		Box:  store.Box{App: fields.String(), User: fields.String()},
 		Data: bytes.Clone(fields.Bytes()), Disconnected: fields.Time(),
+	}
+	if back {
+		r.Disconnected = time.Time{} // that is over
 	}
 	for fields.More() {
 		r.Rooms = append(r.Rooms, fields.String())
@@ -73,13 +76,13 @@ func (s *Store) TakeRecovery(ctx context.Context, pid string) (store.Recovery, e
 	return r, fields.Err()
 }
 
-// DeleteRecovery implements [store.Recoveries].
+// DeleteRecovery implements [store.Recoveries]. What is still to be written of it, under the turn that it has, is not.
 func (s *Store) DeleteRecovery(ctx context.Context, pid string) error {
 	if err := s.checkRecovery(ctx, pid); err != nil {
 		return err
 	}
 	key := recoveryKey(pid)
-	if err := s.writes.do(ctx, key, plain("DEL", key)); err != nil {
+	if err := s.writes.do(ctx, key, scriptRecovery.run([]string{key}, turnLife.Milliseconds(), "end")); err != nil {
 		return fmt.Errorf("delete recovery: %w", err)
 	}
 	return nil

@@ -104,18 +104,16 @@ func (c *command) failure() error {
 	return nil
 }
 
-// pipeline sends the commands together, and those scripts that Redis does not know a second time, in full. What came of
-// each is in it.
+// pipeline sends the commands together. What came of each is in it. If Redis does not know a script, all from there on is
+// sent a second time, with the scripts in full: what was behind it has been done ahead of it, perhaps to the same key, and
+// once more in its order the outcome is as if it had not.
 func pipeline(ctx context.Context, client redis.UniversalClient, commands []*command) {
 	execute(ctx, client, commands, false)
-	var unknown []*command
-	for _, c := range commands {
+	for i, c := range commands {
 		if c.script != nil && redis.HasErrorPrefix(c.Err(), "NOSCRIPT") {
-			unknown = append(unknown, c)
+			execute(ctx, client, commands[i:], true)
+			return
 		}
-	}
-	if len(unknown) > 0 {
-		execute(ctx, client, unknown, true)
 	}
 }
 
