@@ -1,5 +1,6 @@
-// Package web serves Parley's page: a chat that does the contract of the namespace "/" with a small client of
-// its own. Its files are part of the binary, need no build step, and ask no other host for anything.
+// Package web serves Parley's page: a chat for people, and a view of the notify application, with a small client of
+// their own. Its files are part of the binary, need no build step, and ask no other host for anything. What only their
+// readers need, comments and indentation, is left out of what is served.
 package web
 
 import (
@@ -70,6 +71,7 @@ func load() map[string]file {
 		if err != nil {
 			return err
 		}
+		body = lean(body, path.Ext(name))
 		sum := sha256.Sum256(body)
 		at := strings.TrimPrefix(name, "static")
 		if at == "/index.html" {
@@ -82,6 +84,28 @@ func load() map[string]file {
 		panic("web: read the embedded page: " + err.Error()) // the binary holds the files: this can't happen
 	}
 	return files
+}
+
+// spaces are those of a style sheet that say nothing.
+var spaces = strings.NewReplacer(": ", ":", "; }", "}", "; ", ";", " { ", "{", " {", "{", " }", "}", ", ", ",")
+
+// lean returns a file without blank lines, indentation, and lines that are nothing but a comment. It knows no more of
+// the languages than that: a text that spans lines, or a comment that does, has no place in the page.
+func lean(body []byte, extension string) []byte {
+	var b bytes.Buffer
+	for line := range strings.Lines(string(body)) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "//") || strings.HasPrefix(line, "/*") || strings.HasPrefix(line, "<!--") {
+			continue
+		}
+		if extension == ".css" {
+			b.WriteString(spaces.Replace(line))
+			continue
+		}
+		b.WriteString(line)
+		b.WriteByte('\n')
+	}
+	return b.Bytes()
 }
 
 // contentTypes are what the files are, by extension. The tables of the machine may differ, or be missing.

@@ -73,11 +73,14 @@ func TestEveryPartIsServed(t *testing.T) {
 		"": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8",
 		".css": "text/css; charset=utf-8", ".svg": "image/svg+xml",
 	}
-	for at, want := range parts(t) {
+	total := 0
+	for at, source := range parts(t) {
 		got := do(t, s, http.MethodGet, at, "")
-		if got.status != http.StatusOK || got.body != want {
-			t.Errorf("%s: status %d, %d bytes, want %d", at, got.status, len(got.body), len(want))
+		want := got.body
+		if got.status != http.StatusOK || words(want) != words(code(source)) {
+			t.Errorf("%s: status %d, %d bytes that differ from its source by more than comments and spaces", at, got.status, len(want))
 		}
+		total += len(want)
 		if got := got.header.Get("Content-Type"); got != types[path.Ext(at)] || got == "" {
 			t.Errorf("%s: content type %q", at, got)
 		}
@@ -94,6 +97,36 @@ func TestEveryPartIsServed(t *testing.T) {
 		}
 		if got = do(t, s, http.MethodHead, at, ""); got.status != http.StatusOK || got.body != "" || got.length != int64(len(want)) {
 			t.Errorf("%s: HEAD gives status %d, length %d", at, got.status, got.length)
+		}
+	}
+	if total >= 60_000 {
+		t.Errorf("the page with all its parts weighs %d bytes", total)
+	}
+}
+
+// code returns a source without the lines that are comments.
+func code(source string) string {
+	return regexp.MustCompile(`(?m)^\s*(?://|/\*|<!--).*$`).ReplaceAllString(source, "")
+}
+
+// words returns a source without spaces, and without the last semicolons of style rules.
+func words(source string) string {
+	return strings.ReplaceAll(strings.Join(strings.Fields(source), ""), ";}", "}")
+}
+
+// TestSourcesCanBeServedLean checks what the server relies on when it leaves lines out.
+func TestSourcesCanBeServedLean(t *testing.T) {
+	for at, source := range parts(t) {
+		for i, line := range strings.Split(source, "\n") {
+			trimmed := strings.TrimSpace(line)
+			for opening, closing := range map[string]string{"/*": "*/", "<!--": "-->"} {
+				if strings.Contains(line, opening) && (!strings.HasPrefix(trimmed, opening) || !strings.HasSuffix(trimmed, closing)) {
+					t.Errorf("%s:%d: a comment that is not one line of its own", at, i+1)
+				}
+			}
+			if strings.Count(line, "`")%2 != 0 {
+				t.Errorf("%s:%d: a text that spans lines", at, i+1)
+			}
 		}
 	}
 }
@@ -137,15 +170,13 @@ func TestRefusals(t *testing.T) {
 
 // TestThePageKeepsItsRules reads the sources for what the policy would stop only in a browser.
 func TestThePageKeepsItsRules(t *testing.T) {
-	total := 0
 	all := parts(t)
 	for at, body := range all {
-		total += len(body)
 		for rule, pattern := range map[string]string{
 			"markup made from text":     `innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser`,
 			"inline script or style":    `<script>|<style|\son[a-z]+="|\sstyle="|javascript:`,
 			"another host":              `(?:src|href)="(?:https?:)?//|url\(|@import|from "https?:`,
-			"secrets in an address":     `search.*(?:sessionID|token)`,
+			"secrets in an address":     `\.search = .*(?:ession|oken|pid)|searchParams\.(?:set|append)|[?&](?:sessionID|pid|token)=\$`,
 			"a part that is not served": `(?:src|href)="/`,
 		} {
 			if found := regexp.MustCompile(pattern).FindString(body); found != "" {
@@ -158,21 +189,63 @@ func TestThePageKeepsItsRules(t *testing.T) {
 			}
 		}
 	}
-	if total > 60_000 {
-		t.Errorf("the page weighs %d bytes", total)
+}
+
+// TestEveryElementIsThere checks the names by which the scripts find their elements.
+func TestEveryElementIsThere(t *testing.T) {
+	all := parts(t)
+	found := 0
+	for at, body := range all {
+		var names []string
+		for _, m := range regexp.MustCompile(`\bparts\.(\w+)|\bon\("(\w+)", "(?:click|submit|beforetoggle)"`).FindAllStringSubmatch(body, -1) {
+			names = append(names, m[1]+m[2])
+		}
+		for _, m := range regexp.MustCompile(`const \{([^}]*)\} = parts;`).FindAllStringSubmatch(body, -1) {
+			for name := range strings.SplitSeq(m[1], ",") {
+				name, _, _ = strings.Cut(name, ":")
+				names = append(names, strings.TrimSpace(name))
+			}
+		}
+		for _, name := range names {
+			found++
+			if !strings.Contains(all["/"], ` id="`+name+`"`) {
+				t.Errorf("%s: the page has no element %q", at, name)
+			}
+		}
+	}
+	if found < 50 {
+		t.Errorf("the scripts name %d elements; this test does not see them", found)
 	}
 }
 
-// TestEveryElementIsThere checks the names by which the script finds its elements.
-func TestEveryElementIsThere(t *testing.T) {
+// TestTextsAreInOnePlace checks that what the page says is in texts.js: every text that is used is there, every one
+// that is there is used, and the markup has none of its own.
+func TestTextsAreInOnePlace(t *testing.T) {
 	all := parts(t)
-	uses := regexp.MustCompile(`\$\("([a-z-]+)"\)`).FindAllStringSubmatch(all["/page.js"], -1)
-	if len(uses) == 0 {
-		t.Fatal("the script uses no element")
-	}
-	for _, m := range uses {
-		if !strings.Contains(all["/"], ` id="`+m[1]+`"`) {
-			t.Errorf("the page has no element %q", m[1])
+	used := map[string]bool{}
+	for at, body := range all {
+		if at == "/texts.js" {
+			continue
 		}
+		for _, m := range regexp.MustCompile(`\bt\.(\w+)|data-(?:text|label)="(\w+)"`).FindAllStringSubmatch(body, -1) {
+			used[m[1]+m[2]] = true
+		}
+	}
+	there := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^  (\w+):`).FindAllStringSubmatch(all["/texts.js"], -1) {
+		there[m[1]] = true
+		if !used[m[1]] {
+			t.Errorf("the text %s is not used", m[1])
+		}
+	}
+	for name := range used {
+		if !there[name] {
+			t.Errorf("the text %s is missing", name)
+		}
+	}
+	_, markup, _ := strings.Cut(all["/"], "</noscript>")
+	markup = regexp.MustCompile(`<!--.*?-->|<[^>]*>`).ReplaceAllString(markup, "")
+	if words := regexp.MustCompile(`\pL+`).FindAllString(markup, -1); len(words) > 0 {
+		t.Errorf("the markup has texts of its own: %q", words)
 	}
 }

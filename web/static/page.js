@@ -1,219 +1,264 @@
-// The page: draws what the chat knows, and passes on what the person does. Whatever people write reaches the
-// document as textContent and as nothing else.
+// The page: brings together what the chat knows, its views and the browser.
 
-import { Chat } from "./chat.js";
+import * as chat from "./chat.js";
+import { Connection } from "./client.js";
+import { avatar, clock, element, parts, put } from "./dom.js";
+import * as keep from "./keep.js";
+import * as notices from "./notices.js";
+import * as people from "./people.js";
+import * as talk from "./talk.js";
+import { t } from "./texts.js";
 
-const $ = (id) => document.getElementById(id);
-const chat = new Chat();
-const time = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
-const day = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
+const { bar, barAct, barText, barWait, menu, name, search, text, token } = parts;
+// Before a token runs out, the page says so.
+const RENEW_MS = 60_000;
+// Where the focus opens no keyboard over the page.
+const finePointer = matchMedia("(pointer: fine)").matches;
+const root = document.documentElement;
+const on = (id, event, listener) => parts[id].addEventListener(event, listener);
 
-// Each person and message keeps its element, so that drawing again touches only what changed: the scroll
-// position, the focus and what a screen reader has read out stay.
-const rows = new Map(); // user id -> element
-const bubbles = new WeakMap(); // message -> element
-const drafts = new Map(); // user id -> text not sent yet
+// ?token= is taken once: from here on it is nowhere in the address bar, the history or a referrer.
+const address = new URL(location);
+if (address.searchParams.has("token")) {
+  keep.keepToken(address.searchParams.get("token"));
+  address.searchParams.delete("token");
+  history.replaceState(history.state, "", address);
+}
 
-let shown = ""; // user id of the conversation on the page
+root.lang = t.lang;
+for (const e of document.querySelectorAll("[data-text]")) e.textContent = t[e.dataset.text];
+for (const e of document.querySelectorAll("[data-label]")) e.setAttribute("aria-label", t[e.dataset.label]);
+const findKey = /Mac|iP/.test(navigator.platform) ? "⌘K" : "Ctrl+K";
+search.placeholder = t.searchHint(findKey);
+text.placeholder = t.writeHint;
+put(parts.blankHint, t.chooseHow(findKey));
+
+// What is open: {with: user id}, {notices: true} or nothing.
+let view = history.state ?? {};
+// The way to sign in that was asked for, if one was.
+let way = null;
 let drawing = false;
 
-chat.addEventListener("change", () => {
+const connection = new Connection("/socket.io/");
+chat.start(connection);
+people.start((person) => go({ with: person.userID }));
+talk.start();
+notices.start(connection, () => chat.token, () => view.notices && !document.hidden, soon);
+
+// ---- What changes is drawn once per frame; a hidden tab has none, and needs little.
+
+chat.news.on("change", (person) => {
+  if (person) people.changed(person);
+  soon();
+});
+chat.news.on("reset", () => {
+  people.changed();
+  soon();
+});
+connection.on("change", soon);
+for (const event of ["visibilitychange", "focus"]) addEventListener(event, soon, true);
+// Midnight, and the end of a token.
+setInterval(soon, 30_000);
+
+function soon() {
   if (drawing) return;
   drawing = true;
-  // A microtask, not an animation frame: hidden tabs have none.
-  queueMicrotask(() => {
-    drawing = false;
-    draw();
-  });
-});
-
-$("sign-in").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const name = $("name").value.trim();
-  if (name) chat.signIn(name);
-});
-$("again").addEventListener("click", () => chat.resume());
-$("sign-out").addEventListener("click", () => {
-  drafts.clear();
-  rows.clear();
-  $("text").value = "";
-  chat.signOut();
-});
-$("back").addEventListener("click", () => {
-  const from = chat.selected;
-  chat.select("");
-  queueMicrotask(() => rows.get(from)?.firstChild.focus());
-});
-$("older").addEventListener("click", () => chat.older(chat.selected));
-$("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  send();
-});
-$("text").addEventListener("keydown", (event) => {
-  // Enter that ends the composition of a character is not meant for us.
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  send();
-});
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && chat.selected) chat.select(chat.selected);
-});
-
-function send() {
-  const text = $("text").value;
-  if (!text.trim() || !chat.selected) return;
-  $("text").value = "";
-  chat.send(chat.selected, text);
-  queueMicrotask(() => ($("scroll").scrollTop = $("scroll").scrollHeight));
+  if (document.hidden) setTimeout(draw, 100);
+  else requestAnimationFrame(draw);
 }
 
 function draw() {
+  drawing = false;
   const out = chat.state === "out";
-  const entering = out && $("welcome").hidden;
-  $("welcome").hidden = !out;
-  $("chat").hidden = out;
-  if (entering) $("name").focus();
-  const unread = [...chat.people.values()].reduce((sum, p) => sum + p.unread, 0);
-  document.title = unread > 0 && !out ? `(${unread}) Parley` : "Parley";
-  if (out) {
-    $("problem").hidden = !chat.problem;
-    $("problem").textContent = chat.problem;
-    $("again").hidden = !chat.resumable;
-    return;
-  }
-  const status = { connecting: "Connecting…", offline: "You are offline. What you write is sent when you are back." };
-  put($("status"), status[chat.state] ?? "");
-  put($("me"), chat.people.get(chat.self)?.username ?? "Parley");
-  drawPeople();
-  drawConversation();
+  const entering = out && parts.welcome.hidden;
+  parts.welcome.hidden = !out;
+  parts.chat.hidden = out;
+  notices.become(out ? "" : chat.self);
+  let unread = 0;
+  for (const person of chat.people.values()) unread += person.unread;
+  document.title = unread > 0 && !out ? `(${unread > 99 ? "99+" : unread}) ${t.app}` : t.app;
+  if (out) return drawWelcome(entering);
+
+  const { userID = "", username = t.app } = chat.people.get(chat.self) ?? {};
+  put(parts.me, username);
+  avatar(parts.myPicture, { userID, username });
+  if (userID) name.value = username;
+  drawBar();
+  show();
+  notices.draw();
+  put(parts.unseen, notices.unseen || "");
+  parts.noticesOpen.setAttribute("aria-label", notices.unseen ? t.unseen(notices.unseen) : t.notices);
+  people.draw();
+  talk.draw();
 }
 
-function drawPeople() {
-  const people = [...chat.people.values()].sort(
-    (a, b) => (b.userID === chat.self) - (a.userID === chat.self) || a.username.localeCompare(b.username),
-  );
-  sync($("people"), people.map((person) => {
-    let row = rows.get(person.userID);
-    if (!row) {
-      row = element("li");
-      const button = element("button");
-      button.append(element("span", "dot"), element("span", "name"), element("span", "unread"), element("span", "last"));
-      button.addEventListener("click", () => {
-        chat.select(person.userID);
-        queueMicrotask(() => $("text").focus());
-      });
-      row.append(button);
-      rows.set(person.userID, row);
+function drawWelcome(entering) {
+  talk.open(null);
+  people.draw();
+  parts.announce.replaceChildren();
+  put(parts.me, "");
+  if (entering && !chat.problem) name.value = search.value = "";
+  const byName = way ?? !chat.needsToken;
+  parts.problem.hidden = !chat.problem;
+  put(parts.problem, chat.problem);
+  parts.nameForm.hidden = !byName;
+  parts.tokenForm.hidden = byName;
+  put(parts.otherWay, byName ? t.useToken : t.useName);
+  if (entering) (byName ? name : token).focus();
+}
+
+// ---- The truth about the connection
+
+let ticking;
+function drawBar() {
+  clearTimeout(ticking);
+  const wait = Math.ceil((connection.retryAt - Date.now()) / 1000);
+  let line = "";
+  let until = "";
+  let action = "";
+  if (chat.state === "connecting") line = t.connecting;
+  else if (chat.state === "offline") {
+    line = navigator.onLine ? t.lost : t.offline;
+    // Beside the text that is read out, for it changes each second.
+    if (wait > 1) [until, action] = [t.retryIn(wait), t.tryNow];
+    ticking = setTimeout(drawBar, 1000);
+  } else if (chat.degraded()) line = t.degraded;
+  else if (chat.expires() - Date.now() < RENEW_MS) [line, action] = [t.endsAt(clock(chat.expires())), t.renewNow];
+  bar.hidden = !line;
+  bar.className = chat.state;
+  put(barText, line);
+  put(barWait, until);
+  barAct.hidden = !action;
+  put(barAct, action);
+}
+on("barAct", "click", () => (chat.state === "online" ? renew() : connection.retry()));
+
+async function renew() {
+  const next = prompt(t.renew)?.trim();
+  if (!next) return;
+  try {
+    await notices.renew(next);
+    await chat.renew(next);
+  } catch (error) {
+    alert(t.refused(error.message));
+  }
+  soon();
+}
+
+// ---- Signing in and out
+
+on("nameForm", "submit", (event) => {
+  event.preventDefault();
+  if (name.value.trim()) chat.signIn(name.value.trim());
+});
+on("tokenForm", "submit", (event) => {
+  event.preventDefault();
+  chat.signInWith(token.value.trim());
+  token.value = "";
+});
+on("otherWay", "click", () => {
+  way = parts.nameForm.hidden;
+  drawWelcome(true);
+});
+on("signOut", "click", () => {
+  menu.hidePopover();
+  if (chat.unsent() > 0 && !confirm(t.unsent(chat.unsent()))) return;
+  view = {};
+  history.replaceState({}, "");
+  way = null;
+  chat.signOut();
+});
+
+// ---- What is open, and the way back. On a narrow screen the list is one screen, and what is open another.
+
+function go(to) {
+  if (view.with || view.notices) history.replaceState({ ...to, behind: view.behind }, "");
+  else history.pushState({ ...to, behind: true }, "");
+  open(history.state);
+  if (to.notices) parts.noticesTitle.focus();
+  else if (finePointer) text.focus();
+}
+
+function back() {
+  if (view.behind) return history.back();
+  history.replaceState({}, "");
+  open({});
+}
+
+addEventListener("popstate", ({ state }) => open(state ?? {}));
+
+function open(to) {
+  const from = view.with;
+  view = to;
+  draw();
+  if (!to.with && !to.notices) people.focus(from);
+}
+
+function show() {
+  const person = chat.people.get(view.with) ?? null;
+  const opened = Boolean(person || view.notices);
+  people.select(view.with ?? "");
+  parts.talk.hidden = !person;
+  parts.notices.hidden = !view.notices;
+  parts.blank.hidden = opened;
+  parts.chat.classList.toggle("opened", opened);
+  talk.open(person);
+}
+
+on("noticesOpen", "click", () => go({ notices: true }));
+for (const button of document.querySelectorAll(".back")) button.addEventListener("click", back);
+
+addEventListener("keydown", (event) => {
+  if (chat.state === "out" || event.defaultPrevented) return;
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
+    event.preventDefault();
+    if (!parts.sidebar.checkVisibility()) {
+      // The list comes back at once; the history follows.
+      parts.chat.classList.remove("opened");
+      back();
     }
-    const button = row.firstChild;
-    const [, name, unread, last] = button.children;
-    const newest = person.messages.at(-1);
-    button.classList.toggle("here", person.connected);
-    button.setAttribute("aria-current", person.userID === chat.selected);
-    put(name, title(person));
-    put(unread, person.unread || "");
-    put(last, newest ? words(newest) : person.connected ? "online" : "offline");
-    const label = [title(person), person.connected ? "online" : "offline", person.unread ? `${person.unread} unread` : ""];
-    button.setAttribute("aria-label", label.filter(Boolean).join(", "));
-    return row;
-  }));
-}
+    search.focus();
+    search.select();
+  } else if (event.key === "Escape" && (view.with || view.notices) && !menu.matches(":popover-open")) back();
+});
 
-function drawConversation() {
-  const person = chat.people.get(chat.selected);
-  $("conversation").hidden = !person;
-  $("nobody").hidden = Boolean(person);
-  $("chat").classList.toggle("talking", Boolean(person));
-  const scroll = $("scroll");
-  const changed = shown !== (person?.userID ?? "");
-  if (changed) {
-    drafts.set(shown, $("text").value);
-    shown = person?.userID ?? "";
-    $("text").value = drafts.get(shown) ?? "";
-    $("messages").replaceChildren();
+// ---- When nobody looks
+
+chat.news.on("arrived", (person, message) => {
+  const line = people.words(message).slice(0, 200);
+  const said = element("p", "", person === talk.person ? t.said(person.username, line) : t.wroteYou(person.username));
+  parts.announce.append(said);
+  setTimeout(() => said.remove(), 10_000);
+  if (!document.hidden || globalThis.Notification?.permission !== "granted") return;
+  try {
+    // Every tab says so; the tag makes one of it.
+    const notice = new Notification(person.username, { body: line, tag: message.id, icon: "icon.svg" });
+    notice.onclick = () => {
+      notice.close();
+      window.focus();
+      go({ with: person.userID });
+    };
+  } catch {
+    // Some browsers have them for service workers only. The title shows the number all the same.
   }
-  if (!person) return;
+});
 
-  put($("peer"), title(person));
-  put($("presence"), person.connected ? "online" : "offline");
-  $("older").hidden = person.complete || !person.messages.some((m) => m.seq);
-  $("older").disabled = person.loading || chat.state !== "online";
+// ---- The menu
 
-  const fromEnd = scroll.scrollHeight - scroll.scrollTop;
-  const atEnd = changed || fromEnd - scroll.clientHeight < 40;
-  const first = $("messages").firstElementChild;
-  const nodes = [];
-  let lastDay = "";
-  for (const message of person.messages) {
-    const at = new Date(message.at ?? NaN);
-    const today = isNaN(at) ? "" : day.format(at);
-    const bubble = drawMessage(message, at);
-    if (today && today !== lastDay) {
-      bubble.day ??= element("li", "day");
-      put(bubble.day, today);
-      nodes.push(bubble.day);
-      lastDay = today;
-    }
-    nodes.push(bubble);
-  }
-  sync($("messages"), nodes);
-  // At the end it stays at the end; where older messages came in above, what was being read stays put.
-  if (atEnd) scroll.scrollTop = scroll.scrollHeight;
-  else if ($("messages").firstElementChild !== first) scroll.scrollTop = scroll.scrollHeight - fromEnd;
+function drawMenu() {
+  const permission = globalThis.Notification?.permission ?? "denied";
+  put(parts.askNotices, t.permission[permission]);
+  parts.askNotices.disabled = permission !== "default";
+  root.dataset.theme = keep.theme() ?? "auto";
+  put(parts.theme, t.themes[root.dataset.theme]);
 }
+on("menu", "beforetoggle", drawMenu);
+on("askNotices", "click", () => Notification.requestPermission().then(drawMenu));
+on("theme", "click", () => {
+  keep.keepTheme({ auto: "light", light: "dark", dark: "auto" }[root.dataset.theme]);
+  drawMenu();
+});
 
-function drawMessage(message, at) {
-  let bubble = bubbles.get(message);
-  if (!bubble) {
-    bubble = element("li");
-    const body = element("div", "body");
-    body.dir = "auto";
-    put(body, words(message));
-    const again = element("button");
-    again.textContent = "Send again";
-    again.addEventListener("click", () => chat.retry(message));
-    const note = element("div", "note");
-    note.append(element("span"), " ", again);
-    bubble.append(body, note);
-    bubbles.set(message, bubble);
-  }
-  const [text, again] = bubble.lastChild.children;
-  const clock = isNaN(at) ? "" : time.format(at);
-  const mine = message.from === chat.self;
-  const states = { pending: "sending…", failed: `not sent: ${message.reason}`, sent: mine ? `${clock} ✓` : clock };
-  put(text, states[message.state]);
-  again.hidden = message.state !== "failed";
-  bubble.className = `message ${mine ? "mine" : "theirs"} ${message.state}`;
-  return bubble;
-}
-
-// Content may be any JSON; what is not a text is shown as it was sent.
-const words = ({ content }) => (typeof content === "string" ? content : JSON.stringify(content) ?? "");
-
-const title = ({ userID, username }) => (userID === chat.self ? `${username} (you)` : username);
-
-function element(tag, className = "") {
-  const e = document.createElement(tag);
-  e.className = className;
-  return e;
-}
-
-function put(e, text) {
-  if (e.textContent !== String(text)) e.textContent = text;
-}
-
-// sync makes nodes the children of parent, in order, moving and removing as few as it can.
-function sync(parent, nodes) {
-  let at = parent.firstChild;
-  for (const node of nodes) {
-    if (node === at) at = at.nextSibling;
-    else parent.insertBefore(node, at);
-  }
-  while (at) {
-    const next = at.nextSibling;
-    at.remove();
-    at = next;
-  }
-}
-
-if (!chat.resume()) draw();
+drawMenu();
+if (chat.resumable()) chat.resume();
+else draw();

@@ -1,0 +1,183 @@
+// A thousand people and ten thousand messages: nothing jumps, and no frame takes long.
+
+import assert from "node:assert/strict";
+import { loadavg } from "node:os";
+import { after, before, it } from "node:test";
+
+import { io } from "socket.io-client";
+
+import { start } from "../process.mjs";
+import { browser, Device } from "./kit.mjs";
+
+const frameMs = 50; // that no frame may take longer than
+const writer = "writer";
+let server;
+const sockets = [];
+
+function connect(auth) {
+  const socket = io(server.url, { auth, transports: ["websocket"], forceNew: true });
+  sockets.push(socket);
+  return new Promise((resolve, reject) => {
+    socket.once("session", (session) => resolve({ socket, ...session }));
+    socket.once("connect_error", reject);
+  });
+}
+
+const text = (i) => `message ${i}${i % 7 === 0 ? " with a few more words, so that it takes more than one line where the window is not very wide" : ""}${i % 31 === 0 ? "\nand another line" : ""}`;
+
+// Sends n messages to a user, in their order.
+async function fill(from, to, n) {
+  const { socket } = await connect({ username: from });
+  for (let i = 0; i < n; i += 250) {
+    const answers = Array.from({ length: Math.min(250, n - i) }, (_, j) => socket.emitWithAck("private message", { content: text(i + j), to, id: String(i + j) }));
+    for (const answer of await Promise.all(answers)) assert.ok(answer.seq, JSON.stringify(answer));
+  }
+  return socket;
+}
+
+// Turns the wheel over something until done. Returns the times between frames meanwhile, and how long each piece of
+// the page's own work took, both in ms. The latter counts processor time: other work on the machine delays frames, too.
+async function wheel(page, selector, delta, done) {
+  await page.locator(selector).hover();
+  await browser.startTracing(page, { categories: ["devtools.timeline", "disabled-by-default-devtools.timeline"] });
+  await page.evaluate(() => {
+    const gaps = (window.gaps = []);
+    let last = 0;
+    const next = (now) => {
+      if (last) gaps.push(now - last);
+      last = now;
+      window.measuring = requestAnimationFrame(next);
+    };
+    window.measuring = requestAnimationFrame(next);
+  });
+  const deadline = Date.now() + 120_000;
+  while (!(await done())) {
+    assert.ok(Date.now() < deadline, "scrolling comes to an end");
+    await page.mouse.wheel(0, delta);
+    await page.evaluate(() => new Promise(requestAnimationFrame));
+  }
+  const frames = await page.evaluate(() => (cancelAnimationFrame(window.measuring), window.gaps));
+  const { traceEvents } = JSON.parse(await browser.stopTracing());
+  const main = new Set(traceEvents.filter((e) => e.name === "thread_name" && e.args.name === "CrRendererMain").map((e) => `${e.pid} ${e.tid}`));
+  const work = traceEvents.filter((e) => e.name === "RunTask" && main.has(`${e.pid} ${e.tid}`)).map((e) => (e.tdur ?? 0) / 1000);
+  assert.ok(work.length > 0, "the trace has the page's tasks");
+  return { frames, work };
+}
+
+// No piece of the page's work may take longer than a frame has; a browser that is busy with garbage may have one more try.
+async function smooth(what, measure) {
+  for (let i = 0; ; i++) {
+    const { frames, work } = await measure();
+    frames.sort((a, b) => a - b);
+    const [longest, worst, median] = [Math.max(...work), frames.at(-1), frames[frames.length >> 1]].map((ms) => ms.toFixed(1));
+    const late = frames.filter((f) => f > frameMs).length;
+    const said = `${what}: ${frames.length} frames, median ${median} ms, worst ${worst} ms, ${late} over ${frameMs} ms; longest work ${longest} ms`;
+    console.log(`# ${said} (load ${loadavg()[0].toFixed(1)})`);
+    if (longest <= frameMs) return;
+    assert.ok(i < 1, said);
+  }
+}
+
+export function history() {
+  before(async () => (server = await start({ STORE: "memory", RATE_LIMIT: "0", MAILBOX_LIMIT: "20000" })));
+  after(async () => {
+    for (const socket of sockets) socket.disconnect();
+    await server.stop();
+  });
+
+  it("loads 1,000 messages upwards without a jump", async () => {
+    const reader = await Device.signIn("reader", { url: server.url });
+    const { page } = reader;
+    const userID = await page.evaluate(() => JSON.parse(localStorage.getItem("parley/session")).userID);
+    const socket = await fill(writer, userID, 1000);
+    await reader.choose(writer);
+    await reader.until("the newest", (last) => [...document.querySelectorAll(".text")].at(-1)?.textContent === last, text(999));
+    const rows = () => page.locator(".row").count();
+    assert.ok((await rows()) < 200, "only the newest are in the document");
+
+    // Whatever comes in above, what is in view stays where it is. Each step up is checked between two frames.
+    await page.locator("#scroll").hover();
+    await page.evaluate(() => {
+      window.jumps = [];
+      window.seen = new Set();
+      const scroll = document.querySelector("#scroll");
+      let before = null;
+      const watch = () => {
+        const top = scroll.getBoundingClientRect().top;
+        const row = before?.row.isConnected ? before.row : null;
+        if (row) {
+          const moved = row.getBoundingClientRect().top - before.at;
+          // A jump is more than the wheel does in a frame.
+          if (Math.abs(moved) > 700) window.jumps.push(moved);
+        }
+        const first = [...document.querySelectorAll(".row")].find((r) => r.getBoundingClientRect().bottom > top);
+        before = first && { row: first, at: first.getBoundingClientRect().top };
+        for (const row of document.querySelectorAll(".row")) window.seen.add(row.message.content);
+        window.watching = requestAnimationFrame(watch);
+      };
+      window.watching = requestAnimationFrame(watch);
+    });
+    const atBeginning = () => page.evaluate(() => document.querySelector("#scroll").scrollTop === 0 && /begins/.test(document.querySelector("#top").textContent));
+    for (const deadline = Date.now() + 60_000; !(await atBeginning()); ) {
+      assert.ok(Date.now() < deadline, "the beginning is reached");
+      await page.mouse.wheel(0, -400);
+      await page.evaluate(() => new Promise(requestAnimationFrame));
+    }
+    assert.deepEqual(await page.evaluate(() => (cancelAnimationFrame(window.watching), window.jumps)), []);
+    const seen = await page.evaluate(() => [...window.seen]);
+    const all = Array.from({ length: 1000 }, (_, i) => text(i));
+    assert.deepEqual(new Set(seen), new Set(all), "all of them were there");
+    const now = await page.locator(".text").allInnerTexts();
+    assert.deepEqual(now, all.slice(0, now.length), "in order, each once");
+    assert.ok(now.length <= 300, "and only a part of them at a time");
+    await reader.shot("beginning");
+
+    // Who reads what is old is not torn away by what is new, and finds it.
+    const at = () => page.evaluate(() => document.querySelector("#scroll").scrollTop);
+    const before = await at();
+    await socket.emitWithAck("private message", { content: "something new", to: userID, id: "new" });
+    await reader.unread(writer, 1);
+    assert.equal(await at(), before);
+    await page.getByRole("button", { name: "New messages" }).click();
+    await reader.unread(writer, 0);
+    await page.locator(".text", { hasText: "something new" }).waitFor();
+  });
+
+  it("scrolls 1,000 people and 10,000 messages smoothly", async () => {
+    for (let i = 0; i < 990; i += 45) {
+      const some = await Promise.all(Array.from({ length: Math.min(45, 990 - i) }, (_, j) => connect({ username: `person ${i + j}` })));
+      for (const { socket } of some) socket.disconnect();
+    }
+    const owner = await Device.signIn("owner", { url: server.url });
+    const { page } = owner;
+    const { userID } = await page.evaluate(() => JSON.parse(localStorage.getItem("parley/session")));
+    await fill("author", userID, 10_000);
+    await page.reload();
+    await owner.ready();
+    const people = await page.locator(".person").count();
+    assert.ok(people >= 990, `${people} people`);
+
+    const end = (selector, down) => () => page.evaluate(([selector, down]) => {
+      const e = document.querySelector(selector);
+      return down ? e.scrollTop + e.clientHeight >= e.scrollHeight - 1 : e.scrollTop === 0;
+    }, [selector, down]);
+    await smooth("1,000 people, down and up", async () => {
+      const down = await wheel(page, "#list", 900, end("#list", true));
+      const up = await wheel(page, "#list", -900, end("#list", false));
+      return { frames: [...down.frames, ...up.frames], work: [...down.work, ...up.work] };
+    });
+
+    await smooth("10,000 messages, loaded from the server on the way up", async () => {
+      await page.reload();
+      await owner.ready();
+      if (!(await page.locator("#talk").isVisible())) await owner.choose("author");
+      await owner.until("the newest", (last) => [...document.querySelectorAll(".text")].at(-1)?.textContent === last, text(9999));
+      const up = await wheel(page, "#scroll", -4000, () => page.evaluate(() => document.querySelector("#scroll").scrollTop === 0 && /begins/.test(document.querySelector("#top").textContent)));
+      assert.equal(await page.locator(".text").first().innerText(), text(0));
+      return up;
+    });
+    await smooth("10,000 messages, down", () => wheel(page, "#scroll", 4000, end("#scroll", true)));
+    assert.equal(await page.locator(".text").last().innerText(), text(9999));
+    await smooth("10,000 messages, up", () => wheel(page, "#scroll", -4000, end("#scroll", false)));
+  });
+}
