@@ -208,7 +208,9 @@ func TestClusterStopsWithoutRedis(t *testing.T) {
 	}
 	r.Close()
 	begin := time.Now()
-	p[0].stop()
+	if err := p[0].stop(); err != nil {
+		t.Errorf("stop: %v", err)
+	}
 	if took := time.Since(begin); took > 8*time.Second {
 		t.Errorf("it took %v", took)
 	}

@@ -24,7 +24,10 @@ import (
 	"parley/config"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The Redis client looks once a second whether its pool was closed, while it finds no Redis.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
 
 // patience bounds every wait of a test for something that must happen.
 const patience = 30 * time.Second

@@ -57,7 +57,8 @@ func joinCluster(ctx context.Context, cfg *config.Config, log zerolog.Logger, co
 		return nil, errors.Join(err, c.closeClients())
 	}
 	c.relay, err = relay.Join(ctx, relay.Options{
-		Client: c.clients[0], ResponseTimeout: cfg.PingInterval + cfg.PingTimeout, Log: log, Metrics: counters,
+		Client: c.clients[0], Wait: cfg.RedisWait, ResponseTimeout: cfg.PingInterval + cfg.PingTimeout, MaxPayload: cfg.MaxPayload,
+		Log: log, Metrics: counters,
 	})
 	if err != nil {
 		return nil, errors.Join(err, c.store.Close(), c.closeClients())

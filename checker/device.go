@@ -86,7 +86,8 @@ type device struct {
 	stats     *stats
 	trouble   *trouble
 	lines     lines
-	onLive    func(Given) // called for every event with a message, in the reading goroutine; may be nil
+	onLive    func(Given)         // called for every event with a message, in the reading goroutine; may be nil
+	onAcked   func(time.Duration) // called with the time that each acknowledgement took; may be nil
 
 	work sync.WaitGroup // the connection loop, and reading history
 
@@ -99,6 +100,7 @@ type device struct {
 	rostered bool
 	gaps     map[string]gap // by peer: history that is still to be read
 	presence map[string]bool
+	watcher  func(user string, connected bool) // see watch
 	sent     int
 }
 
@@ -266,6 +268,7 @@ func (d *device) say(ctx context.Context, to *user, content string) {
 func (d *device) try(ctx context.Context, c *client.Client, send Send) bool {
 	d.recorder.tried(send, c.SID())
 	d.stats.sends.Add(1)
+	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, ackWithin)
 	defer cancel()
 	args, err := c.EmitWithAck(ctx, "private message", map[string]string{"content": send.Content, "to": send.To, "id": send.ID})
@@ -284,6 +287,9 @@ func (d *device) try(ctx context.Context, c *client.Client, send Send) bool {
 		d.stats.acks.Add(1)
 		d.recorder.acked(Acked{ID: send.ID, Seq: reply.Seq, At: reply.At})
 		d.has(reply.Seq)
+		if d.onAcked != nil {
+			d.onAcked(time.Since(begin))
+		}
 		return true
 	case err == nil && reply.Error != nil && (reply.Error.Code == "unavailable" || reply.Error.Code == "rate_limited"):
 		d.stats.errors.Add(1)

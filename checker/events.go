@@ -67,6 +67,16 @@ func (d *device) hear(user string, connected bool) {
 		d.stats.repeated.Add(1)
 	}
 	d.presence[user] = connected
+	if d.watcher != nil {
+		d.watcher(user, connected)
+	}
+}
+
+// watch has announcements of presence told to f as well; nil ends that.
+func (d *device) watch(f func(user string, connected bool)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.watcher = f
 }
 
 // offsetNumber returns the number in an event's offset, its last argument.

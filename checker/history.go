@@ -116,6 +116,18 @@ func (r *recorder) acked(a Acked) {
 	}
 }
 
+// connections is how often the device connected.
+func (r *recorder) connections() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, step := range r.history.Steps {
+		if _, ok := step.(Connected); ok {
+			n++
+		}
+	}
+	return n
+}
+
 // finished returns the history, which must not be written to any more.
 func (r *recorder) finished() *DeviceHistory {
 	r.mu.Lock()

@@ -7,6 +7,7 @@
 //	go run ./checker --redis --processes 3 --duration 2m
 //	go run ./checker --scenario rolling
 //	go run ./checker --scenario away
+//	go run ./checker --scenario freeze
 //
 // Run it within the repository, so that it can build the binary, or name one with --binary. What a run
 // chooses at random depends on --seed alone; how that falls together with the machine's timing does not, so

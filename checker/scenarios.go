@@ -34,6 +34,7 @@ var scenarios = map[string]*scenario{
 	"recovery": {"a client is cut 200 times while it is sent 5,000 messages, and a process restarted now and then", playRecovery, anyNumber},
 	"slow":     {"a client stops reading: it is disconnected, and the others do not notice", playSlow, onlyOne},
 	"away":     {"Redis goes away for 3 s and for 60 s while users chat, killed and frozen, and nothing else happens", playAway, several},
+	"freeze":   {"a process is frozen for longer than its lease: the others do not notice, and its users are offline", playFreeze, several},
 	"churn":    {"--sockets connect and leave: nothing of them stays", playChurn, onlyOne},
 }
 
@@ -76,7 +77,7 @@ func (c *crowd) chat(ctx, during context.Context) (*group, context.Context) {
 	for _, d := range devices {
 		for range senders {
 			work.run(func() error {
-				for during.Err() == nil {
+				for during.Err() == nil && sending.Err() == nil {
 					pause(during, c.between(0, 2*mean))
 					d.say(sending, c.users[c.choose(len(c.users))], c.text())
 				}

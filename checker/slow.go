@@ -156,6 +156,13 @@ func (l *latencies) add(g Given) {
 	l.times = append(l.times, time.Since(time.Unix(0, sent)))
 }
 
+// took adds a time that was measured.
+func (l *latencies) took(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.times = append(l.times, d)
+}
+
 func (l *latencies) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

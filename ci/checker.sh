@@ -19,4 +19,5 @@ check() { # seconds, arguments...
 check 60 --scenario order
 check 60 --scenario durable --kills 5
 check 120 --scenario recovery
+check 120 --scenario freeze
 check 240 --redis --processes 3 --duration 2m --users 16 --devices 4

@@ -15,9 +15,6 @@ func TestForwardsWhatAnotherNodeHas(t *testing.T) {
 	var asked []string
 	f := start(t, engineio.Options{Node: "node1", CORS: &engineio.CORS{}, Forward: func(w http.ResponseWriter, r *http.Request, node string) bool {
 		asked = append(asked, r.Method+" "+node)
-		if len(w.Header()) > 0 {
-			t.Errorf("the reply has headers already: %v", w.Header())
-		}
 		if node == "gone_" {
 			return false
 		}
@@ -49,7 +46,7 @@ func TestForwardsWhatAnotherNodeHas(t *testing.T) {
 		if got := strings.Join(asked, ", "); r.body != tt.want || got != tt.asked {
 			t.Errorf("%s %s: %d %s, asked %q", tt.method, tt.sid, r.status, r.body, got)
 		}
-		if tt.want != "forwarded" && r.header.Get("Access-Control-Allow-Origin") != "*" {
+		if r.header.Get("Access-Control-Allow-Origin") != "*" {
 			t.Errorf("%s %s: no CORS headers", tt.method, tt.sid)
 		}
 	}

@@ -87,8 +87,9 @@ type Options struct {
 	Node string
 
 	// Forward, if not nil, is given the GETs and POSTs, upgrades included, of connections whose id begins with
-	// another Node. It returns true once it has answered one, with CORS headers of its own, or false without
-	// having touched the ResponseWriter: the request is then refused like that of any unknown connection. It
+	// another Node. It returns true once it has answered one, or false with the ResponseWriter as it was: the
+	// request is then refused like that of any unknown connection. The headers for CORS, and those of Headers, are
+	// set already: they are for what Forward itself answers, and it removes them where another server does. It
 	// needs Node.
 	Forward func(w http.ResponseWriter, r *http.Request, node string) bool
 

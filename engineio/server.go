@@ -117,9 +117,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	query := r.URL.Query()
 	c, f := s.verify(r, query)
-	if f != nil && f.code == codeUnknownSession && s.forward(w, r, query.Get("sid")) {
-		return // with the other server's headers, and not these
-	}
 	if s.opts.Headers != nil {
 		s.opts.Headers(r, w.Header())
 	}
@@ -128,6 +125,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
+	case f != nil && f.code == codeUnknownSession && s.forward(w, r, query.Get("sid")):
 	case f != nil:
 		s.refuse(w, r, f)
 	case c == nil && isUpgrade(r):

@@ -52,6 +52,7 @@ type Chat struct {
 	log       zerolog.Logger
 	watchers  watchers
 	known     known
+	newest    shared[*newest]
 	told      *told           // nil if no other process takes part
 	reconcile *reconciler     // likewise
 	turns     [256]sync.Mutex // by user: presence changes and their announcements, in one order
@@ -241,7 +242,7 @@ func (c *Chat) welcome(ctx context.Context, s *socketio.Socket) error {
 	if err := c.settleMarks(ctx, s, sent.marks); err != nil {
 		return err
 	}
-	return c.settle(ctx, s, sent.roster)
+	return c.settle(ctx, s, sent)
 }
 
 // arrive counts the socket, and tells the others if the user was offline before.

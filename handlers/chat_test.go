@@ -178,6 +178,21 @@ func TestRecovery(t *testing.T) {
 	again.silent()
 }
 
+// TestNoRecoveryBeforeTheRoster: a client that was cut off before it got its roster has nothing that could be added to.
+func TestNoRecoveryBeforeTheRoster(t *testing.T) {
+	f := start(t)
+	alice, bob := f.login("alice"), f.login("bob")
+	f.drop(bob)
+	alice.say(bob.userID, "one", "")
+	again := f.web().enter(map[string]string{"pid": bob.pid, "sessionID": bob.sessionID}) // it knows of no offset
+	if again.pid == bob.pid || again.sid == bob.sid || again.userID != bob.userID {
+		t.Error("it was recovered")
+	}
+	if n := len(again.roster()[alice.userID].Messages); n != 1 {
+		t.Errorf("%d messages in the roster", n)
+	}
+}
+
 // TestRecoveryOfAnother: a private id does not make one user of a page another.
 func TestRecoveryOfAnother(t *testing.T) {
 	f := start(t)

@@ -47,7 +47,7 @@ func joinRooms(s *socketio.Socket, who identity) error {
 // extrasEntry is a user in the roster of a socket with extras.
 type extrasEntry struct {
 	rosterEntry
-	Unread   int          `json:"unread"`   // messages from the user that were not read, up to maxUnread
+	Unread   int          `json:"unread"`   // messages from the user that were not read, up to store.MaxUnread
 	Read     uint64       `json:"read"`     // number of the newest message of the conversation that was read; 0 for none
 	Receipt  receiptTimes `json:"receipt"`  // what the user has received and read
 	LastSeen int64        `json:"lastSeen"` // milliseconds since 1970
@@ -70,33 +70,22 @@ func millis(t time.Time) int64 {
 }
 
 // extend adds the members for extras to a roster, users being parallel to it. Messages are counted below the number
-// before (0: all); convs is what an Overview has given of them already. It returns the marks of the conversations, by
-// peer, as well.
-func (c *Chat) extend(ctx context.Context, s *socketio.Socket, roster []rosterEntry, users []store.User, before uint64, convs []store.Conversation) ([]extrasEntry, map[string]store.Mark, error) {
+// before (0: all). It returns the marks of the conversations, by peer, as well.
+func (c *Chat) extend(ctx context.Context, s *socketio.Socket, roster []rosterEntry, users []store.User, before uint64) ([]extrasEntry, map[string]store.Mark, error) {
 	peers := make([]string, len(roster))
 	for i, entry := range roster {
 		peers[i] = entry.UserID
 	}
-	read, err := c.store.Marks(ctx, box(s.User()), peers)
+	read, err := c.store.Marks(ctx, box(s.User()), peers, before)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read marks: %w", err)
 	}
-	known := make(map[string][]store.Entry, len(convs))
-	for _, conv := range convs {
-		known[conv.Peer] = conv.Entries
-	}
 	entries, marks := make([]extrasEntry, len(roster)), make(map[string]store.Mark)
-	budget := maxRosterScan
 	for i, entry := range roster {
-		mark, peer := read[i], peers[i]
-		entries[i] = extrasEntry{entry, 0, mark.Read.Seq, timesOf(mark), millis(users[i].LastSeen)}
-		if mark.Newest.IsZero() {
-			continue // they have not talked
-		}
-		marks[peer] = mark
-		entries[i].Unread, err = c.talk(s.User(), peer, &budget).unread(ctx, mark, before, known[peer])
-		if err != nil {
-			return nil, nil, err
+		mark := read[i]
+		entries[i] = extrasEntry{entry, mark.Unread, mark.Read.Seq, timesOf(mark), millis(users[i].LastSeen)}
+		if !mark.Newest.IsZero() { // they have talked
+			marks[peers[i]] = mark
 		}
 	}
 	return entries, marks, nil
@@ -112,19 +101,14 @@ func (c *Chat) settleMarks(ctx context.Context, s *socketio.Socket, sent map[str
 	if len(peers) == 0 {
 		return nil
 	}
-	now, err := c.store.Marks(ctx, box(s.User()), peers)
+	now, err := c.store.Marks(ctx, box(s.User()), peers, 0)
 	if err != nil {
 		return fmt.Errorf("read marks: %w", err)
 	}
-	budget := maxRosterScan
 	for i, peer := range peers {
 		mark, before := now[i], sent[peer]
 		if mark.Read != before.Read && !mark.Read.IsZero() {
-			unread, err := c.talk(s.User(), peer, &budget).unread(ctx, mark, 0, nil)
-			if err != nil {
-				return err
-			}
-			if err := s.Emit("marked", markedEvent{peer, mark.Read.Seq, unread}); err != nil {
+			if err := s.Emit("marked", markedEvent{peer, mark.Read.Seq, mark.Unread}); err != nil {
 				return err
 			}
 		}

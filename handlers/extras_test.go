@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"parley/handlers"
 	"parley/store"
 )
 
@@ -384,7 +383,7 @@ func TestExtrasHostile(t *testing.T) {
 
 // TestMarkFails has the store fail at each of the calls: the device is told to try again, and that completes it.
 func TestMarkFails(t *testing.T) {
-	for _, op := range []string{"Conversation", "Advance", "Advance peer", "Marks"} {
+	for _, op := range []string{"Reach", "Advance", "Advance peer", "Marks"} {
 		f := start(t)
 		alice, bob := f.extras("alice"), f.extras("bob")
 		bob.say(alice.userID, "hello", "")
@@ -412,16 +411,23 @@ func (s *faulty) Advance(ctx context.Context, b store.Box, peer string, to store
 	return s.Store.Advance(ctx, b, peer, to)
 }
 
-func (s *faulty) Marks(ctx context.Context, b store.Box, peers []string) ([]store.Mark, error) {
+func (s *faulty) Marks(ctx context.Context, b store.Box, peers []string, before uint64) ([]store.Mark, error) {
 	err := s.before("Marks")
 	if err != nil {
 		return nil, err
 	}
-	marks, err := s.Store.Marks(ctx, b, peers)
+	marks, err := s.Store.Marks(ctx, b, peers, before)
 	if err == nil {
 		err = s.before("Marks answered")
 	}
 	return marks, err
+}
+
+func (s *faulty) Reach(ctx context.Context, b store.Box, peer string, seq uint64) (store.Offset, time.Time, error) {
+	if err := s.before("Reach"); err != nil {
+		return store.Offset{}, time.Time{}, err
+	}
+	return s.Store.Reach(ctx, b, peer, seq)
 }
 
 // TestMarksWhileWelcomed has marks move while a device is on its way in: it is told of them after the roster.
@@ -470,31 +476,49 @@ func TestTypingIsLimited(t *testing.T) {
 	t.Error("a thousand events in a row were taken")
 }
 
-// TestMarkForeign has messages that Node servers wrote, whose members are in another order, and with no numbers.
-func TestMarkForeign(t *testing.T) {
-	f := start(t, func(s *setup) { s.chat = handlers.ChatOptions{HistoryLimit: 2} })
+// TestCountingReadsNoMessages has a client whose mailbox is full of its own messages ask for what needs counting, over
+// and over: no message is read for that, and the count is exact.
+func TestCountingReadsNoMessages(t *testing.T) {
+	f := start(t)
 	alice, bob := f.extras("alice"), f.extras("bob")
-	post := func(data string) {
-		t.Helper()
-		_, err := f.store.Append(t.Context(), store.Post{ID: data, Sender: "node", Data: []byte(data), To: []store.Delivery{
-			{Box: store.Box{App: "chat", User: alice.userID}, Peer: bob.userID},
+	at := bob.say(alice.userID, "hello", "").At
+	seq := alice.got().Seq
+	for i := range 2000 {
+		_, err := f.store.Append(t.Context(), store.Post{ID: fmt.Sprint(i), Sender: alice.userID, Data: []byte("{}"), To: []store.Delivery{
+			{Box: store.Box{App: "chat", User: alice.userID}, Peer: bob.userID, Sent: true},
 		}})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	post(fmt.Sprintf(`{"from":%q,"to":%q,"content":1}`, bob.userID, alice.userID))
-	post(fmt.Sprintf(`{"from":%q,"to":%q,"content":2}`, alice.userID, bob.userID))
-	post(fmt.Sprintf(`{"to":%q,"content":3,"from":%q}`, alice.userID, bob.userID))
-	post(`{}`)
-	post(`{"content":",\"from\":1","from":7}`)
-	_, roster := f.enterExtras(map[string]any{"sessionID": alice.sessionID, "extras": true})
-	if got := roster[bob.userID].String(); got != "unread 2 read 0 receipt 0 0" {
-		t.Errorf("the roster says %s", got)
+	f.store.failWith(func(op string) error {
+		if op == "Conversation" || op == "Overview" {
+			return errors.New("messages were read")
+		}
+		return nil
+	})
+	counted := func(want int) {
+		t.Helper()
+		for _, ask := range []string{"users:page", "users:search"} {
+			answer, _ := alice.askRaw("/", ask, `{"prefix":"bob"}`)
+			var reply struct{ Users json.RawMessage }
+			if err := json.Unmarshal([]byte(answer), &reply); err != nil || reply.Users == nil {
+				t.Fatalf("%s: answered %s", ask, answer)
+			}
+			if got := readExtras(t, reply.Users)[bob.userID].Unread; got == nil || *got != want {
+				t.Errorf("%s: answered %s", ask, answer)
+			}
+		}
 	}
-	if answer := alice.mark(bob.userID, 2, true); answer != `{"read":2,"unread":1}` {
-		t.Errorf("answered %s", answer)
+	counted(1)
+	for _, want := range []string{`{"read":0,"unread":1}`, `{"read":2001,"unread":0}`} {
+		if answer := alice.mark(bob.userID, seq+2000, !strings.Contains(want, `"read":0`)); answer != want {
+			t.Errorf("answered %s, want %s", answer, want)
+		}
 	}
+	counted(0)
+	bob.until(fmt.Sprintf(`42["receipt",{"from":%q,"received":%d,"read":0}`, alice.userID, at))
+	bob.until(fmt.Sprintf(`42["receipt",{"from":%q,"received":%d,"read":%d}`, alice.userID, at, at))
 }
 
 // TestMarkTrimmed has a reader mark what its sender's mailbox has let go of, and what one's own has.

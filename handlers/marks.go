@@ -53,25 +53,23 @@ type receiptEvent struct {
 func (c *Chat) mark(ctx context.Context, s *socketio.Socket, r markRequest) (markReply, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	user, budget := s.User(), maxMarkScan
-	talk := c.talk(user, r.With, &budget)
-	last, until, err := talk.upTo(ctx, r.Seq)
+	user := s.User()
+	at, until, err := c.store.Reach(ctx, box(user), r.With, r.Seq)
+	if errors.Is(err, store.ErrNotFound) {
+		return markReply{}, errNoMessage
+	}
 	if err != nil {
 		return markReply{}, storeError(err)
 	}
-	now, moved, err := c.moveRead(ctx, user, r, last.Offset)
+	now, moved, err := c.moveRead(ctx, user, r, at)
 	if err != nil {
 		return markReply{}, err
 	}
-	unread, err := talk.unread(ctx, now, 0, nil)
-	if err != nil {
-		return markReply{}, storeError(err)
-	}
-	reply := markReply{now.Read.Seq, unread}
+	reply := markReply{now.Read.Seq, now.Unread}
 	if moved {
 		c.tellExtras(s.To(extrasRoom(user)), user, "marked", markedEvent{r.With, reply.Read, reply.Unread})
 	}
-	if r.With == user || until.IsZero() {
+	if until.IsZero() {
 		return reply, nil // nobody else has sent anything
 	}
 	theirs := store.Mark{Received: until}
@@ -100,7 +98,7 @@ func (c *Chat) moveRead(ctx context.Context, user string, r markRequest, at stor
 		}
 	} else {
 		var marks []store.Mark
-		if marks, err = c.store.Marks(ctx, box(user), []string{r.With}); err == nil {
+		if marks, err = c.store.Marks(ctx, box(user), []string{r.With}, 0); err == nil {
 			mark = marks[0]
 		}
 	}

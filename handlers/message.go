@@ -89,7 +89,10 @@ func (c *Chat) privateMessage(ctx context.Context, s *socketio.Socket, r message
 	post := store.Post{
 		ID: r.ID, Origin: s.ID(), At: time.Now(), Data: encodeMessage(r.Content.JSON, s.User(), r.To),
 		Sender: s.User() + "\x00" + r.To, // an id counts within one conversation
-		To:     []store.Delivery{{Box: box(r.To), Peer: s.User()}, {Box: box(s.User()), Peer: r.To}},
+		To: []store.Delivery{
+			{Box: box(r.To), Peer: s.User(), Sent: r.To == s.User()},
+			{Box: box(s.User()), Peer: r.To, Sent: true},
+		},
 	}
 	if post.ID == "" {
 		post.ID = randomID(10)

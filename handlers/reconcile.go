@@ -129,7 +129,7 @@ func (r *reconciler) begin() {
 		return
 	}
 	now := c.told.now()
-	if there, err := c.describe(ctx, users, nil); err == nil {
+	if there, err := c.describe(ctx, nil, users, nil); err == nil {
 		c.told.gave(there, now, true, true)
 		r.newest = users[0].LastSeen.Add(-reconcileEvery) // clocks differ
 	}

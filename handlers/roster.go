@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"parley/socketio"
+	"parley/socketio/packet"
 	"parley/store"
 )
 
@@ -30,10 +32,40 @@ type rosterEntry struct {
 	Messages  []json.RawMessage `json:"messages"`
 }
 
+// rosterList is a roster as clients get it.
+type rosterList []rosterEntry
+
+// AppendJSON implements packet.Appender. A message that is no JSON, which only somebody else can have stored, is left out.
+func (l rosterList) AppendJSON(dst []byte) ([]byte, error) {
+	dst = append(dst, '[')
+	for i, e := range l {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = packet.AppendString(append(dst, `{"userID":`...), e.UserID)
+		dst = packet.AppendString(append(dst, `,"username":`...), e.Username)
+		dst = strconv.AppendBool(append(dst, `,"connected":`...), e.Connected)
+		dst = append(dst, `,"messages":[`...)
+		first := len(dst)
+		for _, m := range e.Messages {
+			if !packet.Valid(m) {
+				continue
+			}
+			if len(dst) > first {
+				dst = append(dst, ',')
+			}
+			dst = append(dst, m...)
+		}
+		dst = append(dst, "]}"...)
+	}
+	return append(dst, ']'), nil
+}
+
 // sentRoster is what a socket was told with its roster, as of one moment.
 type sentRoster struct {
 	at     store.Offset // the moment's place in the mailbox
 	roster []rosterEntry
+	latest *newest               // if they are its users
 	marks  map[string]store.Mark // by user, for a socket with extras
 }
 
@@ -49,7 +81,7 @@ func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket, who identity)
 			return sent, err
 		}
 	}
-	users, err := c.watch(ctx, s, seen.Conversations)
+	users, latest, err := c.watch(ctx, s, seen.Conversations)
 	if err != nil {
 		return sent, err
 	}
@@ -61,14 +93,14 @@ func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket, who identity)
 		messages[conv.Peer] = newest
 		room -= size
 	}
-	sent.at = seen.Tail
-	if sent.roster, err = c.describe(ctx, users, messages); err != nil {
+	sent.at, sent.latest = seen.Tail, latest
+	if sent.roster, err = c.describe(ctx, latest, users, messages); err != nil {
 		return sent, err
 	}
 	if !who.Extras {
-		return sent, s.EmitAt(sent.at, "users", sent.roster)
+		return sent, s.EmitAt(sent.at, "users", rosterList(sent.roster))
 	}
-	extended, marks, err := c.extend(ctx, s, sent.roster, users, seen.Tail.Seq+1, seen.Conversations)
+	extended, marks, err := c.extend(ctx, s, sent.roster, users, seen.Tail.Seq+1)
 	if err != nil {
 		return sent, err
 	}
@@ -78,11 +110,12 @@ func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket, who identity)
 
 // settle tells a socket which of the users that it was just told of have come or gone meanwhile: it may have
 // been told that before the older state that was on its way. It ends when nothing has changed, or with ctx.
-// It changes roster.
-func (c *Chat) settle(ctx context.Context, s *socketio.Socket, roster []rosterEntry) error {
+// It changes the roster.
+func (c *Chat) settle(ctx context.Context, s *socketio.Socket, sent sentRoster) error {
+	roster, latest := sent.roster, sent.latest
 	for len(roster) > 0 {
 		now := c.told.now()
-		online, err := c.presence(ctx, len(roster), func(i int) string { return roster[i].UserID })
+		online, err := c.presenceNow(ctx, latest, roster)
 		if err != nil {
 			return err
 		}
@@ -98,9 +131,21 @@ func (c *Chat) settle(ctx context.Context, s *socketio.Socket, roster []rosterEn
 			}
 		}
 		c.told.gave(roster, now, true, c.watchers.watches(s.ID()))
-		roster = changed
+		roster, latest = changed, nil
 	}
 	return nil
+}
+
+// presenceNow tells which users of the roster are connected. They are those of latest, if that is not nil.
+func (c *Chat) presenceNow(ctx context.Context, latest *newest, roster []rosterEntry) ([]bool, error) {
+	if latest != nil {
+		return c.presenceLater(ctx, latest)
+	}
+	ids := make([]string, len(roster))
+	for i, entry := range roster {
+		ids[i] = entry.UserID
+	}
+	return c.presence(ctx, ids)
 }
 
 // tell emits the state of a user to clients that may not know them.
@@ -143,27 +188,28 @@ func (c *Chat) sendMissed(ctx context.Context, s *socketio.Socket, tail store.Of
 
 // watch chooses whom a socket is told of, and lets it hear of their presence from now on: everybody up to the
 // limit; past it the user, those they have talked with, and those seen last. Whoever comes after watch is
-// announced to it, so that between this and the roster nobody is lost.
-func (c *Chat) watch(ctx context.Context, s *socketio.Socket, convs []store.Conversation) ([]store.User, error) {
+// announced to it, so that between this and the roster nobody is lost. If these are the newest users, it returns what was
+// read of them.
+func (c *Chat) watch(ctx context.Context, s *socketio.Socket, convs []store.Conversation) ([]store.User, *newest, error) {
 	limit := c.options.RosterLimit
 	count, err := c.store.CountUsers(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("count users: %w", err)
+		return nil, nil, fmt.Errorf("count users: %w", err)
 	}
 	if count <= limit {
 		if err := s.Join(everybody); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	latest, err := c.store.Users(ctx, limit+1)
+	latest, err := c.readNewest(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read users: %w", err)
+		return nil, nil, err
 	}
-	if count <= limit && len(latest) <= limit {
-		return latest, nil
+	if count <= limit && len(latest.users) <= limit {
+		return latest.users, latest, nil
 	}
 	if err := s.Leave(everybody); err != nil { // which a recovered socket may be in, too
-		return nil, err
+		return nil, nil, err
 	}
 	ids := make([]string, 0, len(convs)+1)
 	ids = append(ids, s.User())
@@ -172,11 +218,11 @@ func (c *Chat) watch(ctx context.Context, s *socketio.Socket, convs []store.Conv
 	}
 	known, err := c.store.UsersByID(ctx, ids)
 	if err != nil {
-		return nil, fmt.Errorf("read users: %w", err)
+		return nil, nil, fmt.Errorf("read users: %w", err)
 	}
 	users := make([]store.User, 0, limit)
 	chosen := make(map[string]bool, limit)
-	for _, u := range slices.Concat(known, latest) {
+	for _, u := range slices.Concat(known, latest.users) {
 		if len(users) < limit && !chosen[u.ID] {
 			chosen[u.ID] = true
 			users = append(users, u)
@@ -184,17 +230,26 @@ func (c *Chat) watch(ctx context.Context, s *socketio.Socket, convs []store.Conv
 	}
 	c.watchers.open(s.ID(), s.User())
 	c.watchers.add(s.ID(), c.watchLimit(), users...)
-	return users, nil
+	return users, nil, nil
 }
 
 // watchLimit bounds the users that one socket watches, those of further pages and searches included.
 func (c *Chat) watchLimit() int { return 2 * c.options.RosterLimit }
 
-// describe adds presence and messages to users.
-func (c *Chat) describe(ctx context.Context, users []store.User, messages map[string][]json.RawMessage) ([]rosterEntry, error) {
-	online, err := c.presence(ctx, len(users), func(i int) string { return users[i].ID })
-	if err != nil {
-		return nil, err
+// describe adds presence and messages to users. Their presence is known if they are those of latest, which may be nil.
+func (c *Chat) describe(ctx context.Context, latest *newest, users []store.User, messages map[string][]json.RawMessage) ([]rosterEntry, error) {
+	var online []bool
+	if latest != nil {
+		online = latest.online
+	} else {
+		ids := make([]string, len(users))
+		for i, u := range users {
+			ids[i] = u.ID
+		}
+		var err error
+		if online, err = c.presence(ctx, ids); err != nil {
+			return nil, err
+		}
 	}
 	roster := make([]rosterEntry, len(users))
 	for i, u := range users {
@@ -206,12 +261,8 @@ func (c *Chat) describe(ctx context.Context, users []store.User, messages map[st
 	return roster, nil
 }
 
-// presence tells which of n users are connected.
-func (c *Chat) presence(ctx context.Context, n int, id func(i int) string) ([]bool, error) {
-	ids := make([]string, n)
-	for i := range ids {
-		ids[i] = id(i)
-	}
+// presence tells which users are connected.
+func (c *Chat) presence(ctx context.Context, ids []string) ([]bool, error) {
 	online, err := c.store.Online(ctx, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read presence: %w", err)
@@ -359,7 +410,7 @@ func (c *Chat) usersSearch(ctx context.Context, s *socketio.Socket, r searchRequ
 func (c *Chat) reply(ctx context.Context, s *socketio.Socket, users []store.User, next string) (usersReply, error) {
 	c.watchers.add(s.ID(), c.watchLimit(), users...)
 	now := c.told.now()
-	described, err := c.describe(ctx, users, nil)
+	described, err := c.describe(ctx, nil, users, nil)
 	if err != nil {
 		return usersReply{}, storeError(err)
 	}
@@ -367,7 +418,7 @@ func (c *Chat) reply(ctx context.Context, s *socketio.Socket, users []store.User
 	if !hasExtras(s) {
 		return usersReply{described, next}, nil
 	}
-	extended, _, err := c.extend(ctx, s, described, users, 0, nil)
+	extended, _, err := c.extend(ctx, s, described, users, 0)
 	if err != nil {
 		return usersReply{}, storeError(err)
 	}

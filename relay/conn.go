@@ -3,33 +3,12 @@ package relay
 import (
 	"bufio"
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 )
-
-// body is what a client sends. The time for it, which was set before, does not bound what the other process does
-// with it.
-type body struct {
-	io.ReadCloser
-	control *http.ResponseController
-	failure *atomic.Pointer[error]
-}
-
-func (b *body) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	switch {
-	case errors.Is(err, io.EOF):
-		_ = b.control.SetReadDeadline(time.Time{})
-	case err != nil:
-		b.failure.Store(&err)
-	}
-	return n, err
-}
 
 // reply is the body of what another process answers, which it has to go on with.
 type reply struct {
@@ -46,26 +25,26 @@ func (b *reply) Read(p []byte) (int, error) {
 // writer gives the client time for each part of its reply. It is used for one request.
 type writer struct {
 	http.ResponseWriter
-	control *http.ResponseController
 	timeout time.Duration
-	cancel  context.CancelCauseFunc // ends the forward
+	forward *forward
 }
 
 // Unwrap is for http.ResponseController.
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *writer) Write(p []byte) (int, error) {
-	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) // where none can be set, as in a test, there is none
+	w.forward.setWriteDeadline(time.Now().Add(w.timeout))
 	return w.ResponseWriter.Write(p)
 }
 
 // Hijack implements http.Hijacker: the connection that it returns is bounded, and ends when one side has ended it.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	c, buffered, err := w.control.Hijack()
+	c, buffered, err := w.forward.control.Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &socket{patient: patient{Conn: c, timeout: w.timeout}, early: buffered.Reader, cancel: w.cancel}
+	s := &socket{patient: patient{Conn: c, timeout: w.timeout}, early: buffered.Reader, cancel: w.forward.cancel}
+	w.forward.hijacked(c)
 	return s, buffered, nil
 }
 

@@ -24,6 +24,8 @@ const (
 // directory knows where other processes are.
 type directory struct {
 	client redis.UniversalClient
+	lease  time.Duration
+	learn  func(key string) // told the key with which processes sign
 	asking singleflight.Group
 
 	mu     sync.Mutex
@@ -35,10 +37,16 @@ type directory struct {
 type place struct {
 	url   *url.URL
 	until time.Time // when to ask again; what is older serves while Redis is away
+
+	// missing is since when Redis does not know of the process, which may not have told it yet that it is there
+	// still: Redis was away, or has lost everything. Zero if it does.
+	missing time.Time
 }
 
-func newDirectory(client redis.UniversalClient) *directory {
-	return &directory{client: client, known: make(map[string]place), absent: make(map[string]time.Time)}
+func newDirectory(client redis.UniversalClient, lease time.Duration, learn func(string)) *directory {
+	return &directory{
+		client: client, lease: lease, learn: learn, known: make(map[string]place), absent: make(map[string]time.Time),
+	}
 }
 
 // find returns the address of a node, nil if there is no such process, or an error if that can't be found out.
@@ -52,7 +60,7 @@ func (d *directory) find(node string) (*url.URL, error) {
 		return p.url, nil
 	}
 	if p.url != nil {
-		d.known[node] = place{p.url, now.Add(freshFor)} // one asks, the others go by the old answer meanwhile
+		d.known[node] = place{p.url, now.Add(freshFor), p.missing} // one asks, the others go by the old answer meanwhile
 	}
 	d.mu.Unlock()
 	found, err, _ := d.asking.Do(node, func() (any, error) { return d.ask(node) })
@@ -65,19 +73,33 @@ func (d *directory) find(node string) (*url.URL, error) {
 	return nil, err
 }
 
-// ask asks Redis.
+// ask asks Redis, for the key too: a process whose address is there has agreed on one, which may be younger than ours.
 func (d *directory) ask(node string) (*url.URL, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), redisTimeout) // many may wait for this answer
 	defer cancel()
-	entry, err := d.client.Get(ctx, prefixSeat+node).Result()
+	pipe := d.client.Pipeline()
+	seat, key := pipe.Get(ctx, prefixSeat+node), pipe.Get(ctx, keySecret)
+	_, _ = pipe.Exec(ctx) // every command has its own error
+	entry, err := seat.Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("ask Redis where a process is: %w", err)
+	}
+	if key.Err() == nil {
+		d.learn(key.Val())
 	}
 	now := time.Now()
 	_, address, _ := strings.Cut(entry, " ")
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if address == "" { // it is gone, or does not listen yet
+	if p := d.known[node]; err != nil && p.url != nil && (p.missing.IsZero() || now.Sub(p.missing) < d.lease) {
+		if p.missing.IsZero() {
+			p.missing = now
+		}
+		p.until = now.Add(absentFor)
+		d.known[node] = p
+		return p.url, nil
+	}
+	if address == "" { // it is gone, has left, or does not listen yet
 		delete(d.known, node)
 		if len(d.absent) >= maxNames {
 			clear(d.absent)
@@ -100,7 +122,7 @@ func (d *directory) ask(node string) (*url.URL, error) {
 		}
 	}
 	delete(d.absent, node)
-	d.known[node] = place{u, now.Add(freshFor)}
+	d.known[node] = place{url: u, until: now.Add(freshFor)}
 	return u, nil
 }
 
@@ -109,4 +131,14 @@ func (d *directory) gone(node string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.known, node)
+}
+
+// doubt has Redis asked again where a process is that could not be talked with.
+func (d *directory) doubt(node string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p, ok := d.known[node]; ok {
+		p.until = time.Time{}
+		d.known[node] = p
+	}
 }

@@ -1,16 +1,18 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"time"
 
@@ -32,9 +34,46 @@ type forward struct {
 	to      *url.URL
 	upgrade bool
 	cancel  context.CancelCauseFunc
+	control *http.ResponseController
+	header  http.Header // of the replies of this process
+	body    []byte      // of the request
 
-	body   atomic.Pointer[error] // how reading the client's request failed
-	absent bool                  // there is no such process: the caller answers
+	absent bool // there is no such process: the caller answers
+
+	mu   sync.Mutex
+	dead bool     // cut: no deadline is moved any more
+	conn net.Conn // the client's, once it is a WebSocket
+}
+
+// cut ends what the client is written or read, at once.
+func (f *forward) cut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dead = true
+	if f.conn != nil {
+		_ = f.conn.Close()
+		return
+	}
+	_ = f.control.SetReadDeadline(time.Unix(1, 0))
+	_ = f.control.SetWriteDeadline(time.Unix(1, 0))
+}
+
+// setWriteDeadline bounds writing. Where no deadline can be set, as in a test, there is none.
+func (f *forward) setWriteDeadline(t time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.dead && f.conn == nil {
+		_ = f.control.SetWriteDeadline(t)
+	}
+}
+
+// hijacked notes that the client's connection is a WebSocket from now on.
+func (f *forward) hijacked(c net.Conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.conn = c; f.dead {
+		_ = c.Close()
+	}
 }
 
 // forwardKey is the context key of a *forward.
@@ -43,7 +82,9 @@ type forwardKey struct{}
 // Forward passes a request on to the process with the given name, and its reply back. It has the signature of
 // engineio.Options.Forward: it returns false, and has written nothing, if there is no such process, if the request
 // was forwarded already, or if this process stops. A process that is there but does not answer is status 503 or
-// 504.
+// 504. Headers that are set already belong to the answers of this process, and not to those of the other.
+//
+// The read deadline that is set bounds the client's body, which is read before anything else is done for it.
 func (r *Relay) Forward(w http.ResponseWriter, req *http.Request, node string) bool {
 	if req.Context().Value(forwardedKey{}) != nil {
 		// The other process has just gone and this one has its address, or they were told a wrong one.
@@ -52,7 +93,17 @@ func (r *Relay) Forward(w http.ResponseWriter, req *http.Request, node string) b
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	defer cancel(nil)
-	f := &forward{node: node, upgrade: strings.EqualFold(req.Header.Get("Upgrade"), "websocket"), cancel: cancel}
+	f := &forward{
+		node: node, upgrade: strings.EqualFold(req.Header.Get("Upgrade"), "websocket"), cancel: cancel,
+		control: http.NewResponseController(w),
+	}
+	body, err := r.bodies.read(f.control, req, r.opts.MaxPayload)
+	defer body.release()
+	if err != nil {
+		r.unread(w, f, err)
+		return true
+	}
+	f.body = body.data
 	switch full, stopping := r.begin(f); {
 	case stopping:
 		r.opts.Metrics.Count(metrics.RelayFailed, "stopping")
@@ -62,7 +113,6 @@ func (r *Relay) Forward(w http.ResponseWriter, req *http.Request, node string) b
 		return true
 	}
 	defer r.end(f)
-	var err error
 	f.to, err = r.directory.find(node)
 	switch {
 	case err != nil:
@@ -72,20 +122,31 @@ func (r *Relay) Forward(w http.ResponseWriter, req *http.Request, node string) b
 		r.opts.Metrics.Count(metrics.RelayFailed, "absent")
 		return false
 	}
-	control := http.NewResponseController(w)
+	f.header = w.Header().Clone()
+	clear(w.Header())
 	out := req.WithContext(context.WithValue(ctx, forwardKey{}, f))
-	if req.Body == nil || req.Body == http.NoBody {
-		// A deadline that was set for reading the request would look like the client's going away.
-		_ = control.SetReadDeadline(time.Time{})
-	} else {
-		out.Body = &body{ReadCloser: req.Body, control: control, failure: &f.body}
-	}
-	r.proxy.ServeHTTP(&writer{ResponseWriter: w, control: control, timeout: r.opts.WriteTimeout, cancel: cancel}, out)
+	r.proxy.ServeHTTP(&writer{ResponseWriter: w, timeout: r.opts.WriteTimeout, forward: f}, out)
 	if f.absent {
 		return false
 	}
-	_ = control.SetWriteDeadline(time.Time{}) // not on a WebSocket, which is closed by now
+	f.setWriteDeadline(time.Time{})
 	return true
+}
+
+// unread answers a request whose body did not come.
+func (r *Relay) unread(w http.ResponseWriter, f *forward, err error) {
+	switch {
+	case errors.Is(err, errNoRoom):
+		r.fail(w, f, http.StatusServiceUnavailable, "busy", "This process has no room for a request of this size. Try again.", err)
+		return
+	case errors.Is(err, errTooLarge):
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.WriteHeader(http.StatusRequestTimeout)
+	default:
+		w.WriteHeader(http.StatusBadRequest)
+	}
+	r.opts.Metrics.Count(metrics.RelayFailed, "body")
 }
 
 // begin counts f, or says why it may not begin.
@@ -113,6 +174,9 @@ func (r *Relay) fail(w http.ResponseWriter, f *forward, status int, reason, text
 	r.warn(err, f.node, "a request for another process was not answered: "+reason)
 	http.Error(w, text, status)
 }
+
+// errRefused is how a forward ends whose signature the other process does not take for one.
+var errRefused = errors.New("the other process refused the signature; do both use the same Redis?")
 
 // newTransport returns what connects with other processes: directly, and with bounds.
 func newTransport(o Options) *http.Transport {
@@ -145,6 +209,9 @@ func (r *Relay) newProxy() *httputil.ReverseProxy {
 		FlushInterval: -1, // at once
 		BufferPool:    r,
 		ModifyResponse: func(res *http.Response) error {
+			if res.StatusCode == http.StatusForbidden && res.Header.Get(header) != "" {
+				return errRefused
+			}
 			if res.StatusCode != http.StatusSwitchingProtocols {
 				f := res.Request.Context().Value(forwardKey{}).(*forward)
 				res.Body = &reply{ReadCloser: res.Body, timeout: r.opts.WriteTimeout, cancel: f.cancel}
@@ -170,11 +237,10 @@ func (r *Relay) rewrite(p *httputil.ProxyRequest) {
 			p.Out.Header[name] = values
 		}
 	}
-	if p.Out.Method == http.MethodGet {
-		// A body that can't be had again keeps the transport from repeating a poll whose reply was lost: what was
-		// in that would be missing, and nobody would know.
-		p.Out.Body, p.Out.ContentLength = io.NopCloser(strings.NewReader("")), 0
-	}
+	// A body that can't be had again keeps the transport from repeating a request whose reply was lost: of a poll, what
+	// was in that would be missing, and nobody would know.
+	p.Out.Body, p.Out.GetBody = io.NopCloser(bytes.NewReader(f.body)), nil
+	p.Out.ContentLength, p.Out.TransferEncoding = int64(len(f.body)), nil
 	label := p.Out.Method
 	if f.upgrade {
 		label = "upgrade"
@@ -186,18 +252,15 @@ func (r *Relay) rewrite(p *httputil.ProxyRequest) {
 // failed answers a request that got no reply.
 func (r *Relay) failed(w http.ResponseWriter, out *http.Request, err error) {
 	f := out.Context().Value(forwardKey{}).(*forward)
+	maps.Copy(w.Header(), f.header)
 	var failure net.Error
 	switch cause := context.Cause(out.Context()); {
 	case errors.Is(cause, errStopping):
 		r.opts.Metrics.Count(metrics.RelayFailed, "stopping")
 		f.absent = true
-	case f.body.Load() != nil:
-		r.opts.Metrics.Count(metrics.RelayFailed, "body")
-		status := http.StatusBadRequest
-		if errors.Is(*f.body.Load(), os.ErrDeadlineExceeded) {
-			status = http.StatusRequestTimeout
-		}
-		w.WriteHeader(status)
+	case errors.Is(err, errRefused):
+		r.reread(out.Context())
+		r.fail(w, f, http.StatusServiceUnavailable, "refused", "The process of this connection does not trust this one. Try again.", err)
 	case cause != nil: // the client has gone
 		w.WriteHeader(http.StatusBadGateway)
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -207,7 +270,7 @@ func (r *Relay) failed(w http.ResponseWriter, out *http.Request, err error) {
 	case errors.As(err, &failure) && failure.Timeout():
 		r.fail(w, f, http.StatusGatewayTimeout, "slow", "The process of this connection does not answer.", err)
 	default:
-		r.directory.gone(f.node)
+		r.directory.doubt(f.node)
 		r.fail(w, f, http.StatusServiceUnavailable, "broken", "The process of this connection can't be reached.", err)
 	}
 }

@@ -33,6 +33,9 @@ type Options struct {
 	// Client is the Redis that all processes share. The Relay does not close it.
 	Client redis.UniversalClient
 
+	// Wait is for how long Join tries while Redis fails. Zero or less: once.
+	Wait time.Duration
+
 	// Lease is how long the others know of a process that died; default 10s. It is renewed three times in its
 	// length.
 	Lease time.Duration
@@ -44,6 +47,13 @@ type Options struct {
 	// WriteTimeout is how long either side may take to accept what waits for it, which is 32 KiB at most;
 	// default 10s.
 	WriteTimeout time.Duration
+
+	// MaxPayload bounds the body of a request, in bytes; default 1,000,000. It should be that of engineio.
+	MaxPayload int
+
+	// MaxBodies bounds the bodies of all requests that are being read or passed on, in bytes; default 64 MiB, and no
+	// less than one body. When it is reached, the request whose body has been on its way for longest gets status 503.
+	MaxBodies int
 
 	// MaxForwards bounds the requests and WebSockets that are forwarded at one time, each of which takes two
 	// TCP connections; default 16384. Further ones get status 503.
@@ -62,9 +72,15 @@ func (o Options) withDefaults() Options {
 			*d.value = d.fallback
 		}
 	}
-	if o.MaxForwards == 0 {
-		o.MaxForwards = 16384
+	for _, n := range []struct {
+		value    *int
+		fallback int
+	}{{&o.MaxForwards, 16384}, {&o.MaxPayload, 1_000_000}, {&o.MaxBodies, 64 << 20}} {
+		if *n.value == 0 {
+			*n.value = n.fallback
+		}
 	}
+	o.MaxBodies = max(o.MaxBodies, o.MaxPayload+1)
 	return o
 }
 
@@ -76,6 +92,7 @@ type Relay struct {
 	directory *directory
 	transport *http.Transport
 	proxy     *httputil.ReverseProxy
+	bodies    bodies
 	buffers   sync.Pool      // *[]byte, for copying replies
 	warned    rate.Sometimes // how often what other processes or clients bring about is logged
 
@@ -100,15 +117,22 @@ func Join(ctx context.Context, opts Options) (*Relay, error) {
 	}
 	r.idle.L = &r.mu
 	r.buffers.New = func() any { return new(make([]byte, copyBytes)) }
-	r.directory = newDirectory(r.opts.Client)
+	r.bodies.max = r.opts.MaxBodies
+	r.directory = newDirectory(r.opts.Client, r.opts.Lease, r.keys.set)
 	r.transport = newTransport(r.opts)
 	r.proxy = r.newProxy()
-	if err := r.takeSeat(ctx); err != nil {
-		return nil, err
-	}
-	if err := r.agree(ctx); err != nil {
-		r.leaveSeat(ctx)
-		return nil, err
+	for start := time.Now(); ; {
+		err := r.enter(ctx)
+		if err == nil {
+			break
+		}
+		if time.Since(start) >= r.opts.Wait {
+			return nil, err
+		}
+		r.warned.Do(func() { r.opts.Log.Warn().Err(err).Msg("Redis does not answer, waiting for it") })
+		if err := pause(ctx, joinPause); err != nil {
+			return nil, err
+		}
 	}
 	r.opts.Metrics.Gauge("relay_forwards", "Requests of other processes' connections that are being forwarded.", func() float64 {
 		r.mu.Lock()
@@ -119,6 +143,32 @@ func Join(ctx context.Context, opts Options) (*Relay, error) {
 	r.stop = stop
 	r.running.Go(func() { r.keep(keep) }) // ends with Close
 	return r, nil
+}
+
+// joinPause is between two attempts to enter the register.
+const joinPause = 250 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// enter takes a name and agrees on a key with the others.
+func (r *Relay) enter(ctx context.Context) error {
+	if err := r.takeSeat(ctx); err != nil {
+		return err
+	}
+	if err := r.agree(ctx); err != nil {
+		r.leaveSeat(ctx)
+		return err
+	}
+	return nil
 }
 
 // Node is this process' name: engineio.NodeLength characters of [A-Za-z0-9_-].
@@ -156,8 +206,8 @@ func (r *Relay) Drain(ctx context.Context) {
 }
 
 // Close ends all forwards: a request that is under way is answered like that of an unknown connection, so that its
-// client comes back at once, to another process. It gives the name of this process back; ctx bounds that. Close may be
-// called again, and does nothing then.
+// client comes back at once, to another process. It tells the others that this process leaves. When ctx ends, so does
+// whatever clients are still written, and Close waits no longer. Close may be called again, and does nothing then.
 func (r *Relay) Close(ctx context.Context) {
 	r.mu.Lock()
 	again := r.stopping
@@ -172,12 +222,22 @@ func (r *Relay) Close(ctx context.Context) {
 	for f := range r.forwards {
 		f.cancel(errStopping)
 	}
-	for len(r.forwards) > 0 { // each ends with its context, or when a timeout for a write or for Redis has passed
+	r.mu.Unlock()
+	r.leaveSeat(ctx)
+	defer context.AfterFunc(ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.idle.Broadcast()
+	})()
+	r.mu.Lock()
+	for len(r.forwards) > 0 && ctx.Err() == nil { // each ends with its context, or when a timeout has passed
 		r.idle.Wait()
+	}
+	for f := range r.forwards {
+		f.cut()
 	}
 	r.mu.Unlock()
 	r.transport.CloseIdleConnections()
-	r.leaveSeat(ctx)
 }
 
 // warn logs what happens as often as others like, but not as often.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
 	"parley/metrics"
@@ -47,8 +48,11 @@ func newProcess(t *testing.T, r *miniredis.Miniredis, opts Options, serve http.H
 		switch {
 		case node == p.Node():
 			serve(w, r)
-		case !p.Forward(w, r, node):
-			http.Error(w, "unknown", http.StatusBadRequest)
+		default:
+			w.Header().Set("Access-Control-Allow-Origin", "mine")
+			if !p.Forward(w, r, node) {
+				http.Error(w, "unknown", http.StatusBadRequest)
+			}
 		}
 	})))
 	if err := p.Advertise(t.Context(), p.Server.URL); err != nil {
@@ -83,6 +87,11 @@ func (p *process) ask(method, node, body string, change ...func(*http.Request)) 
 	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		return err.Error()
+	}
+	// What this process answers has its headers, what another one answers has not.
+	headers := strings.Join(res.Header.Values("Access-Control-Allow-Origin"), ", ")
+	if node != p.Node() && (headers == "mine") != (res.StatusCode >= 400) {
+		p.t.Errorf("status %d with the header %q", res.StatusCode, headers)
 	}
 	return fmt.Sprint(res.StatusCode, " ", strings.TrimSpace(string(text)))
 }
@@ -149,11 +158,69 @@ func TestNoSuchProcess(t *testing.T) {
 	a.want("GET", b.Node(), "", "400 unknown")
 	a.counted("absent", 3)
 
-	// One that left is forgotten at once.
-	b.Relay.Close(t.Context())
-	if r.Exists(prefixSeat + b.Node()) {
-		t.Error("a process that left is registered")
+	// One that left is forgotten at once, even if its address answers still.
+	c := newProcess(t, r, Options{}, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") })
+	a.want("GET", c.Node(), "", "200 here")
+	c.Relay.Close(t.Context())
+	a.stale(c.Node(), 0)
+	a.want("GET", c.Node(), "", "400 unknown")
+	if ttl := r.TTL(prefixSeat + c.Node()); ttl != 10*time.Second {
+		t.Errorf("the name of a process that left is kept for %v", ttl)
 	}
+}
+
+// stale has the directory ask for a node again, which it has missed for that long.
+func (p *process) stale(node string, missing time.Duration) {
+	d := p.directory
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known := d.known[node]
+	known.until = time.Now()
+	if missing > 0 {
+		known.missing = known.until.Add(-missing)
+	}
+	d.known[node] = known
+}
+
+// TestRedisForgets has a Redis that comes back empty, or later than the leases: who was there is taken to be there still,
+// but not for ever.
+func TestRedisForgets(t *testing.T) {
+	r := miniredis.RunT(t)
+	a := newProcess(t, r, Options{}, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") })
+	b := newProcess(t, r, Options{}, nobody)
+	b.want("GET", a.Node(), "", "200 here")
+	r.FlushAll()
+	b.stale(a.Node(), 0)
+	b.want("GET", a.Node(), "", "200 here")
+	b.stale(a.Node(), 9*time.Second)
+	b.want("GET", a.Node(), "", "200 here")
+	if err := a.beat(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.stale(a.Node(), 9*time.Second)
+	b.want("GET", a.Node(), "", "200 here")
+	r.FlushAll()
+	b.stale(a.Node(), 0)
+	b.want("GET", a.Node(), "", "200 here") // the time begins anew
+	b.stale(a.Node(), 10*time.Second)
+	b.want("GET", a.Node(), "", "400 unknown")
+	b.counted("absent", 1)
+}
+
+// TestBrokenReply has a process break off: that alone does not tell that it is gone.
+func TestBrokenReply(t *testing.T) {
+	r := miniredis.RunT(t)
+	a := newProcess(t, r, Options{}, func(_ http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	b := newProcess(t, r, Options{}, nobody)
+	b.want("GET", a.Node(), "", "200")
+	r.FlushAll()
+	b.want("POST", a.Node(), "x", "503 The process of this connection can't be reached")
+	b.want("GET", a.Node(), "", "200")
+	b.counted("broken", 1)
 }
 
 func TestLease(t *testing.T) {
@@ -197,11 +264,7 @@ func TestRedisAway(t *testing.T) {
 	b := newProcess(t, r, Options{}, nobody)
 	b.want("GET", a.Node(), "", "200 here")
 	r.SetError("LOADING")
-	b.directory.mu.Lock()
-	p := b.directory.known[a.Node()]
-	p.until = time.Now()
-	b.directory.known[a.Node()] = p
-	b.directory.mu.Unlock()
+	b.stale(a.Node(), 0)
 	b.want("GET", a.Node(), "", "200 here")
 	b.want("GET", "AAAAA", "", "503 The process of this connection can't be looked up")
 	b.counted("directory", 1)
@@ -349,6 +412,41 @@ func TestSignature(t *testing.T) {
 	a.want("GET", a.Node(), "", "200 192.0.2.1:5", sign(a.sign("GET", uri, "192.0.2.1:5")))
 }
 
+// TestKeyOfANewProcess has Redis lose the key, and a new process set its own before the others give theirs back.
+func TestKeyOfANewProcess(t *testing.T) {
+	r := miniredis.RunT(t)
+	here := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") }
+	a, b := newProcess(t, r, Options{}, here), newProcess(t, r, Options{}, here)
+	r.Del(keySecret)
+	c := newProcess(t, r, Options{}, here)
+	old, _ := b.keys.get()
+	if key, _ := c.keys.get(); key == old {
+		t.Fatal("the key is not lost")
+	}
+	c.want("GET", b.Node(), "", "200 here")
+	a.want("GET", c.Node(), "", "200 here")
+
+	// However many signatures are bad, Redis is not asked each time.
+	before := r.CommandCount()
+	for range 50 {
+		b.want("GET", b.Node(), "", "403 ", func(r *http.Request) { r.Header.Set(header, "1 a 00") })
+	}
+	if asked := r.CommandCount() - before; asked > 10 {
+		t.Errorf("Redis was asked %d times", asked)
+	}
+
+	// Who is refused all the same says so as the other failures do, and gets it right from then on.
+	c.keys.mu.Lock()
+	c.keys.current, c.keys.last = "another", ""
+	c.keys.mu.Unlock()
+	b.keys.asking.Lock()
+	b.keys.asked = time.Now().Add(time.Hour)
+	b.keys.asking.Unlock()
+	c.want("GET", b.Node(), "", "503 The process of this connection does not trust this one")
+	c.counted("refused", 1)
+	c.want("GET", b.Node(), "", "200 here")
+}
+
 func TestJoinWithoutRedis(t *testing.T) {
 	r := miniredis.RunT(t)
 	client := redis.NewClient(&redis.Options{Addr: r.Addr(), MaxRetries: -1})
@@ -357,6 +455,24 @@ func TestJoinWithoutRedis(t *testing.T) {
 	if _, err := Join(t.Context(), Options{Client: client}); err == nil || !strings.Contains(err.Error(), "register") {
 		t.Error(err)
 	}
+	// It says that it waits, upon which Redis answers.
+	log := zerolog.New(writerFunc(func() { r.SetError("") }))
+	joined, err := Join(t.Context(), Options{Client: client, Wait: time.Minute, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetError("LOADING")
+	if err := joined.Advertise(t.Context(), "http://127.0.0.1:1"); err != nil {
+		t.Error(err) // the next renewal does it
+	}
+	joined.Close(t.Context())
+}
+
+type writerFunc func()
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f()
+	return len(p), nil
 }
 
 type address string
@@ -440,6 +556,128 @@ func TestWebSocket(t *testing.T) {
 	if err := <-ended; err == nil {
 		t.Error("the other process is not told that this one stops")
 	}
+	eventually(t, "nothing is forwarded", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.forwards) == 0
+	})
+}
+
+// raw opens a TCP connection to the process, and sends what is given.
+func (p *process) raw(text string) net.Conn {
+	p.t.Helper()
+	c, err := net.Dial("tcp", p.Listener.Addr().String())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(c, text); err != nil {
+		p.t.Fatal(err)
+	}
+	return c
+}
+
+// TestChunkedGet has a client send a GET with a body that has no length.
+func TestChunkedGet(t *testing.T) {
+	r := miniredis.RunT(t)
+	a := newProcess(t, r, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprint(w, "encoding ", r.TransferEncoding, " length ", r.ContentLength) //nolint:gosec // read by this test alone
+	})
+	b := newProcess(t, r, Options{}, nobody)
+	for method, want := range map[string]string{"GET": "encoding [] length 0", "POST": "encoding [] length 3"} {
+		chunks := map[string]string{"GET": "0\r\n\r\n", "POST": "3\r\nabc\r\n0\r\n\r\n"}[method]
+		c := b.raw(method + " /x HTTP/1.1\r\nHost: a\r\nNode: " + a.Node() + "\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+		if got, err := io.ReadAll(c); !strings.HasSuffix(string(got), want) {
+			t.Errorf("%s: %s, %v", method, got, err)
+		}
+	}
+}
+
+// TestBodies has clients that stop in the middle of what they send: they are in nobody's way.
+func TestBodies(t *testing.T) {
+	r := miniredis.RunT(t)
+	wait, release := make(chan bool), make(chan bool)
+	a := newProcess(t, r, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if strings.HasPrefix(string(body), "wait") {
+			wait <- true
+			<-release
+		}
+		_, _ = fmt.Fprint(w, len(body), err)
+	})
+	const limit = 100_000
+	b := newProcess(t, r, Options{MaxForwards: 2, MaxPayload: limit, MaxBodies: 2 * limit}, nobody)
+	held := func(want int) {
+		t.Helper()
+		eventually(t, fmt.Sprint(want, " bytes are held"), func() bool {
+			b.bodies.mu.Lock()
+			defer b.bodies.mu.Unlock()
+			return b.bodies.held == want
+		})
+	}
+	answered := func(c net.Conn, want string) {
+		t.Helper()
+		if got, err := io.ReadAll(c); !strings.HasPrefix(string(got), "HTTP/1.1 "+want) || !strings.Contains(string(got), "Allow-Origin: mine") {
+			t.Errorf("got %s, %v", got, err)
+		}
+	}
+	head := "POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nNode: " + a.Node() + "\r\nContent-Length: "
+	for range 4 {
+		b.raw(head + "90000\r\n\r\nabc")
+	}
+	held(4 << 10)
+	b.want("GET", a.Node(), "", "200 0")
+	b.want("POST", a.Node(), "abc", "200 3")
+	first := b.raw(head + "90000\r\n\r\n" + strings.Repeat("x", 70_000))
+	held(4<<10 + limit + 1) // its buffer may grow no more
+	second := b.raw(head + "90000\r\n\r\n" + strings.Repeat("x", 70_000))
+	answered(first, "503 ") // and the four before it
+	held(limit + 1)
+	// One that is complete need not make room; one that is not, must.
+	big := "wait" + strings.Repeat("x", limit-4)
+	whole := make(chan string)
+	go func() { whole <- b.ask("POST", a.Node(), big) }()
+	<-wait
+	answered(second, "503 ")
+	held(limit + 1)
+	go func() { whole <- b.ask("POST", a.Node(), big[:limit/2]) }()
+	<-wait
+	b.want("POST", a.Node(), big[:limit/2], "503 This process has no room")
+	b.counted("busy", 7)
+	b.want("POST", a.Node(), big+"x", "413 ")
+	b.raw(head + "9\r\n\r\nabc").Close() // goes away
+	close(release)
+	for range 2 {
+		if got := <-whole; !strings.HasSuffix(got, "0000 <nil>") {
+			t.Errorf("got %s", got)
+		}
+	}
+	held(0)
+	eventually(t, "the one that went away is counted", func() bool { return b.metrics.Value(metrics.RelayFailed, "body") == 2 })
+}
+
+// TestCloseIsBounded has a client that does not read its reply when the process stops.
+func TestCloseIsBounded(t *testing.T) {
+	r := miniredis.RunT(t)
+	stuck := make(chan bool)
+	a := newProcess(t, r, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		chunk := make([]byte, 1<<20)
+		for i := 0; ; i++ {
+			control := http.NewResponseController(w)
+			_ = control.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+			if _, err := w.Write(chunk); err != nil {
+				close(stuck)
+				return
+			}
+		}
+	})
+	b := newProcess(t, r, Options{WriteTimeout: time.Hour}, nobody)
+	b.raw("GET /x HTTP/1.1\r\nHost: a\r\nNode: " + a.Node() + "\r\n\r\n")
+	<-stuck
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	b.Relay.Close(ctx)
 	eventually(t, "nothing is forwarded", func() bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()

@@ -36,11 +36,12 @@ redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
 return 1
 `)
 
-// leave gives a name back. ARGV: incarnation.
+// leave takes the URL away, and leaves the name to the lease: who finds nothing takes the process for one that Redis
+// has lost. ARGV: incarnation, lease in ms.
 var leave = redis.NewScript(`
 local is = redis.call('GET', KEYS[1])
 if is and string.sub(is, 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then
-	redis.call('DEL', KEYS[1])
+	redis.call('SET', KEYS[1], ARGV[1] .. ' ', 'PX', ARGV[2])
 end
 return 1
 `)
@@ -76,21 +77,27 @@ func (r *Relay) renew(ctx context.Context) (bool, error) {
 	return n == 1, err
 }
 
-// leaveSeat gives the name back. If that fails the others know when the lease ends.
+// leaveSeat tells the others that this process is not there any more. If that fails they know when it can't be reached,
+// or when the lease ended a lease ago.
 func (r *Relay) leaveSeat(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	if err := leave.Run(ctx, r.opts.Client, []string{prefixSeat + r.seat.node}, r.seat.incarnation).Err(); err != nil {
+	if err := leave.Run(ctx, r.opts.Client, []string{prefixSeat + r.seat.node},
+		r.seat.incarnation, r.opts.Lease.Milliseconds()).Err(); err != nil {
 		r.opts.Log.Debug().Err(err).Msg("the other processes could not be told that this one leaves")
 	}
 }
 
 // Advertise tells the other processes where this one listens: scheme, host and port. Until then none forwards to
-// it. ctx bounds that.
+// it. ctx bounds that. While Redis does not answer they get to know with the next renewal.
 func (r *Relay) Advertise(ctx context.Context, url string) error {
 	r.seat.url.Store(&url)
 	mine, err := r.renew(ctx)
-	if err == nil && !mine {
+	switch {
+	case err != nil && ctx.Err() == nil:
+		r.opts.Log.Warn().Err(err).Msg("other processes may not find this one until Redis answers")
+		return nil
+	case err == nil && !mine:
 		err = errors.New("another process took the name of this one")
 	}
 	if err != nil {
@@ -130,9 +137,10 @@ func (r *Relay) keep(ctx context.Context) {
 func (r *Relay) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
+	disagree := r.agree(ctx) // first: whose address is there has agreed on the key
 	mine, err := r.renew(ctx)
 	if err == nil && !mine {
 		err = errors.New("another process took the name of this one, while this one could not renew it")
 	}
-	return errors.Join(err, r.agree(ctx))
+	return errors.Join(disagree, err)
 }

@@ -32,12 +32,15 @@ const tolerance = 5 * time.Minute
 type keys struct {
 	mu            sync.RWMutex
 	current, last string
+
+	asking sync.Mutex // held while Redis is asked again
+	asked  time.Time  // guarded by asking
 }
 
 func (k *keys) set(key string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if key != k.current {
+	if key != "" && key != k.current {
 		k.current, k.last = key, k.current
 	}
 }
@@ -63,6 +66,25 @@ func (r *Relay) agree(ctx context.Context) error {
 	}
 	r.keys.set(key)
 	return nil
+}
+
+// rereadAfter is how long what Redis said of the key is good for. Anybody may send bad signatures.
+const rereadAfter = time.Second
+
+// reread asks Redis for the key unless that was done just now. Who comes while it is being asked waits for that.
+func (r *Relay) reread(ctx context.Context) {
+	k := &r.keys
+	k.asking.Lock()
+	defer k.asking.Unlock()
+	if time.Since(k.asked) < rereadAfter {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), redisTimeout)
+	defer cancel()
+	if key, err := r.opts.Client.Get(ctx, keySecret).Result(); err == nil {
+		k.set(key)
+	}
+	k.asked = time.Now()
 }
 
 // mac signs a request. uri is its path and query.
@@ -92,11 +114,16 @@ func (r *Relay) verify(req *http.Request) (address string, err error) {
 	if err != nil {
 		return "", errors.New("the signature has another form")
 	}
-	current, last := r.keys.get()
-	good := hmac.Equal(signature, mac(current, req.Method, req.RequestURI, seconds, address)) ||
-		last != "" && hmac.Equal(signature, mac(last, req.Method, req.RequestURI, seconds, address))
-	if !good {
-		return "", errors.New("the signature is not one of a process on the same Redis")
+	signed := func() bool {
+		current, last := r.keys.get()
+		return hmac.Equal(signature, mac(current, req.Method, req.RequestURI, seconds, address)) ||
+			last != "" && hmac.Equal(signature, mac(last, req.Method, req.RequestURI, seconds, address))
+	}
+	if !signed() {
+		// Redis has lost the key perhaps, and a process that has begun since set another.
+		if r.reread(req.Context()); !signed() {
+			return "", errors.New("the signature is not one of a process on the same Redis")
+		}
 	}
 	at, err := strconv.ParseInt(seconds, 10, 64)
 	if err != nil || time.Since(time.Unix(at, 0)).Abs() > tolerance {
@@ -120,6 +147,7 @@ func (r *Relay) Receive(next http.Handler) http.Handler {
 		if err != nil {
 			r.opts.Metrics.Count(metrics.RelayFailed, "signature")
 			r.warn(err, "", "refused a request that claims to come from another process")
+			w.Header().Set(header, "refused")
 			http.Error(w, "The header "+header+" is for Parley's own processes: "+err.Error(), http.StatusForbidden)
 			return
 		}

@@ -322,7 +322,7 @@ func (s *Socket) registered(err error) error {
 }
 
 // recollect finds out who the client was, if its CONNECT payload says that it was here and it can be taken
-// back. The record is used up. An error means that this could not be found out now.
+// back. The record is taken. An error means that this could not be found out now.
 func (s *Socket) recollect() (*past, error) {
 	var claim struct{ PID, Offset any }
 	if json.Unmarshal(s.handshake.Auth, &claim) != nil {

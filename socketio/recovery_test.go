@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -131,6 +132,64 @@ func TestMailRecoveryWithoutOffsetTwice(t *testing.T) {
 		c.drop()
 		m.wantReason("transport close")
 	}
+}
+
+// turns is a store that several processes might share: a record goes on under the next turn when it is taken.
+type turns struct {
+	store.Recoveries
+	mu     sync.Mutex
+	record store.Recovery
+}
+
+func (s *turns) SaveRecovery(_ context.Context, r store.Recovery, _ time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.Turn >= s.record.Turn {
+		s.record = r
+	}
+	return nil
+}
+
+func (s *turns) TakeRecovery(context.Context, string) (store.Recovery, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.record
+	s.record.Turn++
+	s.record.Disconnected = time.Time{}
+	return r, nil
+}
+
+// TestMailRecoveryTwiceAtOnce has a client give up a connection that is just being taken back, and come back over
+// another one: that one stays.
+func TestMailRecoveryTwiceAtOnce(t *testing.T) {
+	m := startMail(t, newStore(t), socketio.Options{}, func(r *socketio.Recovery) { r.Store = &turns{Recoveries: r.Store} })
+	held, release := make(chan struct{}), make(chan struct{})
+	m.n.Use(func(_ context.Context, s *socketio.Socket) error {
+		if strings.Contains(string(s.Handshake().Auth), "hold") {
+			close(held)
+			<-release
+		}
+		return nil
+	})
+	c, sid, pid := m.join("/", `{"user":"ann"}`)
+	next(t, m.joined, "a socket")
+	m.mail("ann", "", 1)
+	offset := c.wantMail(1)
+	c.drop()
+	m.wantReason("transport close")
+	old := m.dial()
+	old.send(fmt.Sprintf(`40{"user":"ann","pid":%q,"offset":%q,"hold":true}`, pid, offset))
+	next(t, held, "the first connection")
+	c = m.dial()
+	c.send("40" + claim("ann", pid, offset))
+	if again, _ := c.connected("/"); again != sid {
+		t.Fatal("not recovered")
+	}
+	next(t, m.joined, "a socket")
+	close(release)
+	old.wantClosed()
+	m.mail("ann", "", 2)
+	c.wantMail(2)
 }
 
 // TestNoMailRecoveryWithoutSnapshot has a client drop before it got the snapshot that it would have to begin with: what

@@ -35,6 +35,7 @@ type Post struct {
 type Delivery struct {
 	Box  Box
 	Peer string // see Entry
+	Sent bool   // the owner of the mailbox is the sender; of a mailbox that occurs twice, the first says so
 }
 
 // Receipt is what the sender of a [Post] learns.

@@ -9,12 +9,19 @@ import (
 // reached the other side. The zero Mark is that of a conversation that the mailbox does not have.
 type Mark struct {
 	Newest   Offset    // of the conversation's newest entry; the store sets it
+	Unread   int       // entries beyond Read that the owner has not sent, up to MaxUnread; the store counts them
 	Read     Offset    // of the newest entry that the owner has read; zero for none
 	Received time.Time // the peer has received the owner's messages up to this time; zero for none
 	Seen     time.Time // the peer has read the owner's messages up to this time; zero for none
 }
 
-// Merge returns m with what next has further on. Newest stays.
+// MaxUnread is where counting ends: it means that many or more.
+const MaxUnread = 100
+
+// MarkSpan bounds the entries whose times Reach compares.
+const MarkSpan = 8
+
+// Merge returns m with what next has further on. Newest and Unread stay.
 func (m Mark) Merge(next Mark) Mark {
 	if r := next.Read; r.Epoch > m.Read.Epoch || r.Epoch == m.Read.Epoch && r.Seq > m.Read.Seq {
 		m.Read = r
@@ -42,8 +49,15 @@ type Marks interface {
 	// mailbox. Whether there is an entry with the number of Read is for the caller to know.
 	Advance(ctx context.Context, box Box, peer string, to Mark) (now Mark, moved bool, err error)
 
-	// Marks returns the marks of the conversations with peers, parallel to peers.
-	Marks(ctx context.Context, box Box, peers []string) ([]Mark, error)
+	// Marks returns the marks of the conversations with peers, parallel to peers. Entries with the number before, or
+	// a larger one, do not count as unread; 0: all do. Its cost does not depend on what is in the entries.
+	Marks(ctx context.Context, box Box, peers []string, before uint64) ([]Mark, error)
+
+	// Reach tells what a mark says that comes as far as the entry with that number: the entry's offset, and the time
+	// of the newest entry up to there that the owner has not sent; zero if there is none. Clocks differ, so that an
+	// older one may have a later time: it is the latest of that one and its neighbors below, MarkSpan at most. It
+	// returns [ErrNotFound] if the number is not that of an entry of the conversation.
+	Reach(ctx context.Context, box Box, peer string, seq uint64) (at Offset, until time.Time, err error)
 }
 
 // CheckMarks returns [ErrInvalid], wrapped with the reason, if there can be no such conversations.

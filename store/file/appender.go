@@ -33,6 +33,7 @@ type posting struct {
 type delivery struct {
 	key   string // of the mailbox
 	peer  string
+	sent  bool // see store.Delivery
 	box   mailbox
 	found bool
 	seq   uint64 // of the entry; 0 if it is not there yet
@@ -62,7 +63,7 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 		if !ok {
 			n = len(p.deliveries)
 			seen[to.Box] = n
-			p.deliveries = append(p.deliveries, delivery{key: string(boxKey(to.Box)), peer: to.Peer})
+			p.deliveries = append(p.deliveries, delivery{key: string(boxKey(to.Box)), peer: to.Peer, sent: to.Sent})
 			p.size += len(p.deliveries[n].key) + len(to.Peer)
 		}
 		place[i] = n
@@ -250,9 +251,9 @@ func (a *appender) number(t *txn, p *posting, staged *generation) error {
 			d.box = mailbox{epoch: a.epoch, first: 1}
 		}
 		r := staged.recent(d.key, d.box)
-		r.add(p.message.entry(d.peer), p.message.touched, a.opts.MailboxLimit)
+		r.add(p.message.entry(d.peer, d.sent), p.message.touched, a.opts.MailboxLimit)
 		d.seq = r.last
-		p.message.to = append(p.message.to, loggedDelivery{d.key, d.peer, d.box.epoch, d.seq})
+		p.message.to = append(p.message.to, loggedDelivery{d.key, d.peer, d.sent, d.box.epoch, d.seq})
 		p.added++
 	}
 	return nil
@@ -298,6 +299,6 @@ func (g *generation) box(key string) *recent {
 	return g.boxes[key]
 }
 
-func (m *logged) entry(peer string) entry {
-	return entry{at: m.at, known: m.known, id: m.id, peer: peer, origin: m.origin, data: m.data}
+func (m *logged) entry(peer string, sent bool) entry {
+	return entry{at: m.at, known: m.known, id: m.id, peer: peer, sent: sent, origin: m.origin, data: m.data}
 }

@@ -419,7 +419,7 @@ func TestGroups(t *testing.T) {
 func FuzzReadTurn(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(make([]byte, 100))
-	m := logged{id: "m", data: []byte("data"), to: []loggedDelivery{{"box", "peer", 1, 1}}}
+	m := logged{id: "m", data: []byte("data"), to: []loggedDelivery{{"box", "peer", true, 1, 1}}}
 	dir := f.TempDir()
 	j, err := openJournal(dir, 1)
 	if err != nil {

@@ -10,9 +10,7 @@
 // tables and the few entries beyond it. After a crash Open folds what the journal has.
 //
 // The writer also takes all other changes, in groups with one transaction and sync each. Marks alone wait in memory until
-// the next second, and are lost in a crash; they are in no other place, so that versions without them can read the
-// directory. Presence is not kept on disk:
-// when the process starts nobody is connected.
+// the next second, and are lost in a crash. Presence is not kept on disk: when the process starts nobody is connected.
 //
 // Going through the tables at once would cost each append some five pages at random places per mailbox; the
 // journal makes it ten times as fast on disks that mind.
@@ -28,7 +26,7 @@
 //	boxes    app string, user      epoch of the mailbox
 //	mail     epoch 0               first number, last number, time of the newest entry
 //	         epoch 1 ^number       peer            (the newest entry of each conversation, newest first)
-//	         epoch 2 peer string ^number   -       (a conversation, newest first)
+//	         epoch 2 peer string ^number   1 if the owner has sent it, or empty   (a conversation, newest first)
 //	         epoch 3 number        time, message key, id string, peer string, origin string, data
 //	         epoch 4 message key   number          (the key is a hash of sender and id)
 //	         epoch 5 peer          read, received, seen   (how far a conversation has come)
@@ -49,6 +47,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -158,7 +157,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		commit:   (*bbolt.Tx).Commit,
 		postings: make(chan *posting, queueLength),
 		queue:    make(chan *request, queueLength),
-		marks:    marks{waiting: map[markPlace]store.Mark{}},
+		marks:    marks{seed: maphash.MakeSeed(), waiting: map[markPlace]waitingMark{}},
 	}
 	a, err := s.resume(dir)
 	if err != nil {

@@ -120,7 +120,7 @@ func (t *txn) putEntry(epoch, seq uint64, e *entry) error {
 	if err := t.mail.Put(entryKey(epoch, seq), e.value()); err != nil {
 		return err
 	}
-	if err := t.mail.Put(conversationKey(epoch, e.peer, seq), nil); err != nil {
+	if err := t.mail.Put(conversationKey(epoch, e.peer, seq), sentValue(e.sent)); err != nil {
 		return err
 	}
 	return t.mail.Put(knownKey(epoch, e.known), row.AppendUint(nil, seq))
@@ -199,7 +199,7 @@ func (t *txn) regenerate(turn turnOf) (*generation, error) {
 			if r.last+1 != d.seq {
 				return nil, damage("the journal has number %d of a mailbox that ends at %d", d.seq, r.last)
 			}
-			r.add(m.entry(d.peer), m.touched, t.opts.MailboxLimit)
+			r.add(m.entry(d.peer, d.sent), m.touched, t.opts.MailboxLimit)
 		}
 	}
 	return g, nil

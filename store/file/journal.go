@@ -206,8 +206,12 @@ type logged struct {
 type loggedDelivery struct {
 	boxKey     string
 	peer       string
+	sent       bool
 	epoch, seq uint64
 }
+
+// sentBit is written with the number of an entry that the mailbox's owner has sent. Numbers do not come that far.
+const sentBit = 1 << 63
 
 func (m *logged) append(dst []byte) []byte {
 	dst = append(dst, m.known[:]...)
@@ -221,7 +225,11 @@ func (m *logged) append(dst []byte) []byte {
 		dst = row.AppendString(dst, d.boxKey)
 		dst = row.AppendString(dst, d.peer)
 		dst = row.AppendUint(dst, d.epoch)
-		dst = row.AppendUint(dst, d.seq)
+		seq := d.seq
+		if d.sent {
+			seq |= sentBit
+		}
+		dst = row.AppendUint(dst, seq)
 	}
 	return dst
 }
@@ -238,7 +246,10 @@ func readLogged(fields *row.Reader) (m logged, err error) {
 		return m, fmt.Errorf("a message in %d mailboxes: %w", n, row.ErrDamaged)
 	}
 	for range n {
-		m.to = append(m.to, loggedDelivery{fields.String(), fields.String(), fields.Uint(), fields.Uint()})
+		d := loggedDelivery{boxKey: fields.String(), peer: fields.String(), epoch: fields.Uint()}
+		seq := fields.Uint()
+		d.sent, d.seq = seq&sentBit != 0, seq&^sentBit
+		m.to = append(m.to, d)
 	}
 	return m, fields.Err()
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 
@@ -15,8 +16,9 @@ import (
 type mailboxView struct {
 	mailbox
 	t      *txn
-	recent []recent // the latest first; of one epoch, and without gaps
-	stored uint64   // the last number that is read from the tables
+	recent []recent            // the latest first; of one epoch, and without gaps
+	stored uint64              // the last number that is read from the tables
+	talks  map[string][]number // if it is made: what recent has of each conversation, the latest first
 }
 
 // box returns the mailbox with that key, or nil if there is none or it has expired. What the journal has is given with
@@ -136,19 +138,69 @@ func (v *mailboxView) older(entries []store.Entry, peer string, before uint64, l
 	if len(peer) > store.MaxIDBytes {
 		return entries, nil
 	}
-	from := conversationKey(v.epoch, peer, before-1)
-	cursor := v.t.mail.Cursor()
-	for key, _ := cursor.Seek(from); len(entries) < limit; key, _ = cursor.Next() {
-		if len(key) != len(from) || !bytes.HasPrefix(key, from[:len(from)-8]) || seqOf(key) < v.first {
+	for seq := range v.rows(peer, before) {
+		if len(entries) >= limit {
 			break
 		}
-		e, err := v.t.entryOf(v.epoch, seqOf(key))
+		e, err := v.t.entryOf(v.epoch, seq)
 		if err != nil {
 			return nil, err
 		}
-		entries = append(entries, e.export(v.offset(seqOf(key))))
+		entries = append(entries, e.export(v.offset(seq)))
 	}
 	return entries, nil
+}
+
+// rows returns the numbers that the tables have of a conversation below before, the latest first, and whether the
+// mailbox's owner has sent the entry. It reads no entries.
+func (v *mailboxView) rows(peer string, before uint64) iter.Seq2[uint64, bool] {
+	return func(yield func(seq uint64, sent bool) bool) {
+		from := conversationKey(v.epoch, peer, min(before-1, v.stored))
+		cursor := v.t.mail.Cursor()
+		for key, value := cursor.Seek(from); ; key, value = cursor.Next() {
+			if len(key) != len(from) || !bytes.HasPrefix(key, from[:len(from)-8]) || seqOf(key) < v.first ||
+				!yield(seqOf(key), len(value) > 0) {
+				return
+			}
+		}
+	}
+}
+
+// talk returns the numbers of a conversation up to last, as rows does, those that are not in the tables first.
+func (v *mailboxView) talk(peer string, last uint64) iter.Seq2[uint64, bool] {
+	return func(yield func(seq uint64, sent bool) bool) {
+		more := true
+		if v.talks != nil {
+			for _, n := range v.talks[peer] {
+				if more = n.seq > last || yield(n.seq, n.sent); !more {
+					return
+				}
+			}
+		} else {
+			v.latest(func(seq uint64, e *entry) bool {
+				more = e.peer != peer || seq > last || yield(seq, e.sent)
+				return more
+			})
+		}
+		if more {
+			v.rows(peer, last+1)(yield)
+		}
+	}
+}
+
+// number is that of an entry.
+type number struct {
+	seq  uint64
+	sent bool // by the mailbox's owner
+}
+
+// sort makes talks, for who asks for many conversations.
+func (v *mailboxView) sort() {
+	v.talks = map[string][]number{}
+	v.latest(func(seq uint64, e *entry) bool {
+		v.talks[e.peer] = append(v.talks[e.peer], number{seq, e.sent})
+		return true
+	})
 }
 
 // overview returns the newest entries of the newest conversations.

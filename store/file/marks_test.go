@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +19,7 @@ func chatBox(user string) store.Box { return store.Box{App: "chat", User: user} 
 
 func markOf(t *testing.T, s store.Store, user, peer string) store.Mark {
 	t.Helper()
-	marks, err := s.Marks(t.Context(), chatBox(user), []string{peer})
+	marks, err := s.Marks(t.Context(), chatBox(user), []string{peer}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +96,64 @@ func TestMarksReopen(t *testing.T) {
 	}
 }
 
+// TestUnreadInAllPlaces counts what is in the tables, in the journal that a crash left, and in both.
+func TestUnreadInAllPlaces(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	heal := noRoom(s) // in the tables
+	defer heal()
+	check := func(s *Store, where string, unread int, newest uint64) {
+		t.Helper()
+		if got := markOf(t, s, "alice", "bob"); got.Unread != unread || got.Newest.Seq != newest {
+			t.Errorf("%s: %+v, want %d unread", where, got, unread)
+		}
+		_, until, err := s.Reach(t.Context(), chatBox("alice"), "bob", newest)
+		if err != nil || until.IsZero() {
+			t.Errorf("%s: until %v, %v", where, until, err)
+		}
+	}
+	for i := range 5 {
+		post(t, s, message(fmt.Sprint("b", i), "bob", "alice"))
+		post(t, s, message(fmt.Sprint("a", i), "alice", "bob"))
+		post(t, s, message(fmt.Sprint("c", i), "carol", "alice"))
+	}
+	check(s, "in the journal", 5, 14)
+	s = open(t, copyDir(t, dir), Options{})
+	check(s, "after a crash", 5, 14)
+	post(t, s, message("b5", "bob", "alice"))
+	post(t, s, message("a5", "alice", "bob"))
+	check(s, "in both", 6, 17)
+	at := markOf(t, s, "alice", "bob").Newest
+	at.Seq = 5
+	if now := advance(t, s, "alice", "bob", store.Mark{Read: at}); now.Unread != 4 {
+		t.Errorf("read to 5: %+v", now)
+	}
+}
+
+// TestMarksHoldNobodyUp has a look at marks take long: others' marks move, and are written, meanwhile.
+func TestMarksHoldNobodyUp(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	at := post(t, s, message("1", "bob", "alice")).Offsets[1]
+	s.mu.Lock() // nobody can begin to read
+	var looking sync.WaitGroup
+	looking.Go(func() { markOf(t, s, "alice", "bob") })
+	looking.Go(func() { advance(t, s, "alice", "bob", store.Mark{Read: at}) })
+	turn := s.marks.turn(markPlace{string(boxKey(chatBox("alice"))), "bob"})
+	for turn.TryLock() { // until it is being moved
+		turn.Unlock()
+		runtime.Gosched()
+	}
+	put := make(chan bool)
+	go func() { put <- s.marks.put(markPlace{"x", "y"}, waitingMark{}) }()
+	select {
+	case <-put:
+	case <-time.After(10 * time.Second):
+		t.Error("who looks at marks holds up all others")
+	}
+	s.mu.Unlock()
+	looking.Wait()
+}
+
 // TestMarksFullDisk checks that marks that cannot be written are seen, wait, and are written when there is room.
 func TestMarksFullDisk(t *testing.T) {
 	dir := t.TempDir()
@@ -126,7 +186,7 @@ func TestMarksAreBounded(t *testing.T) {
 	at := post(t, s, message("1", "bob", "alice")).Offsets[1]
 	s.marks.mu.Lock()
 	for i := range uint64(maxMarks) {
-		s.marks.waiting[markPlace{key: "x", epoch: i}] = store.Mark{}
+		s.marks.waiting[markPlace{key: "x", peer: fmt.Sprint(i)}] = waitingMark{}
 	}
 	s.marks.mu.Unlock()
 	if _, _, err := s.Advance(t.Context(), chatBox("alice"), "bob", store.Mark{Read: at}); !errors.Is(err, store.ErrUnavailable) {
@@ -182,7 +242,7 @@ func TestMarksDamaged(t *testing.T) {
 		return tx.Bucket(mailBucket).Put(key, []byte("short"))
 	})
 	s = open(t, dir, Options{})
-	if _, err := s.Marks(t.Context(), chatBox("alice"), []string{"bob"}); !errors.Is(err, store.ErrUnavailable) {
+	if _, err := s.Marks(t.Context(), chatBox("alice"), []string{"bob"}, 0); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("a damaged mark: %v", err)
 	}
 	if got := markOf(t, s, "alice", "carol"); got.Newest.Seq != 2 {

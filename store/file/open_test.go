@@ -21,7 +21,7 @@ import (
 func message(id, from, to string) store.Post {
 	return store.Post{
 		ID: id, Sender: from, Data: []byte(`"` + id + `"`),
-		To: []store.Delivery{{Box: store.Box{App: "chat", User: from}, Peer: to}, {Box: store.Box{App: "chat", User: to}, Peer: from}},
+		To: []store.Delivery{{Box: store.Box{App: "chat", User: from}, Peer: to, Sent: true}, {Box: store.Box{App: "chat", User: to}, Peer: from}},
 	}
 }
 

@@ -63,6 +63,7 @@ type entry struct {
 	known  messageKey
 	id     string
 	peer   string
+	sent   bool // by the mailbox's owner; not set if it was read from the tables, where the conversation's row has it
 	origin string
 	data   []byte
 }

@@ -51,6 +51,14 @@ func conversationKey(epoch uint64, peer string, seq uint64) []byte {
 	return row.AppendUint(key, ^seq)
 }
 
+// sentValue is the value of a conversation's row: empty unless the mailbox's owner has sent the entry.
+func sentValue(sent bool) []byte {
+	if sent {
+		return []byte{1}
+	}
+	return nil
+}
+
 func newestKey(epoch, seq uint64) []byte {
 	return row.AppendUint(mailKey(epoch, mailNewest, 8), ^seq)
 }

@@ -49,9 +49,10 @@ type messageKey [2]uint64
 
 // conversation is the part of a mailbox that belongs to one peer.
 type conversation struct {
-	peer string
-	seqs []uint64   // ascending, never empty
-	mark store.Mark // but for Newest
+	peer     string
+	seqs     []uint64   // ascending, never empty
+	received []uint64   // those of them that the mailbox's owner has not sent
+	mark     store.Mark // but for Newest and Unread
 }
 
 // last returns the number of the newest entry.
@@ -84,17 +85,20 @@ func (b *mailbox) entry(seq uint64) store.Entry {
 	}
 }
 
-// append adds a post to the conversation with peer and returns its number.
-func (b *mailbox) append(p *post, peer string, key messageKey) uint64 {
-	c := b.conversations[peer]
+// append adds a post that goes to this mailbox and returns its number.
+func (b *mailbox) append(p *post, to *store.Delivery, key messageKey) uint64 {
+	c := b.conversations[to.Peer]
 	if c == nil {
-		c = &conversation{peer: peer}
-		b.conversations[peer] = c
+		c = &conversation{peer: to.Peer}
+		b.conversations[to.Peer] = c
 	}
 	b.messages = append(b.messages, message{p, c, key})
 	seq := b.last()
 	b.seqs[key] = seq
 	c.seqs = append(c.seqs, seq)
+	if !to.Sent {
+		c.received = append(c.received, seq)
+	}
 	return seq
 }
 
@@ -105,6 +109,9 @@ func (b *mailbox) trim() {
 	c := m.conversation
 	if c.seqs = c.seqs[1:]; len(c.seqs) == 0 {
 		delete(b.conversations, c.peer)
+	}
+	if len(c.received) > 0 && c.received[0] == b.first {
+		c.received = c.received[1:]
 	}
 	*m = message{} // the array behind the slice lives on for a while
 	b.messages = b.messages[1:]

@@ -168,7 +168,7 @@ func (m *mailboxes) Append(ctx context.Context, post store.Post) (store.Receipt,
 	}
 	receipt.At = time.UnixMilli(first).UTC()
 	kept := newPost(post, first)
-	for i, to := range post.To {
+	for i := range post.To {
 		if !receipt.Offsets[i].IsZero() {
 			continue
 		}
@@ -180,7 +180,7 @@ func (m *mailboxes) Append(ctx context.Context, post store.Post) (store.Receipt,
 		if b == nil {
 			b = m.makeLocked(s, keys[i], now)
 		}
-		seq := b.append(kept, to.Peer, key)
+		seq := b.append(kept, &post.To[i], key)
 		if len(b.messages) > m.opts.MailboxLimit {
 			b.trim()
 		}

@@ -79,7 +79,7 @@ func TestCostOfConnect(t *testing.T) {
 			_, errs[6] = s.Online(ctx, ids)
 			_, errs[7] = s.CountUsers(ctx)
 			_, errs[8] = s.SearchUsers(ctx, "name1", 10)
-			_, errs[9] = s.Marks(ctx, store.Box{App: chatApp, User: user}, ids)
+			_, errs[9] = s.Marks(ctx, store.Box{App: chatApp, User: user}, ids, 0)
 			for i, err := range errs {
 				if err != nil && i != 0 {
 					t.Fatal(i, err)

@@ -16,7 +16,8 @@ import (
 //	{messages:<user>}:info                hash     the mailbox (epoch, first, last, seen, mark), "#number" what is known
 //	                                               of an entry, "=sender and id" its number, "@peer" how far a
 //	                                               conversation has come: read (number), received and seen (ms)
-//	{messages:<user>}:places              zset     "peer, number", in this order: conversations
+//	{messages:<user>}:places              zset     "peer, number", in this order: conversations; those that the user
+//	                                               has sent another time, behind ">"
 //	{messages:<user>}:peers               zset     peers by the number of their newest entry
 //	parley:{<app>:<user>}:list, :info ... likewise for other applications; the list has the data as it is
 //	{parley:users}:info                   hash     by id: last seen, name, session seen last

@@ -59,8 +59,12 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 			if whole {
 				written = "0"
 			}
+			sent := "0"
+			if to.Sent {
+				sent = "1"
+			}
 			boxes = append(boxes, m)
-			commands = append(commands, m.run(scriptAppend, key, at, head, written, to.Peer, post.Origin))
+			commands = append(commands, m.run(scriptAppend, key, at, head, written, to.Peer, post.Origin, sent))
 		}
 		places[i] = place
 	}

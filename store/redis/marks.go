@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"parley/store"
 	"parley/store/internal/row"
@@ -34,39 +35,41 @@ func (s *Store) Advance(ctx context.Context, box store.Box, peer string, to stor
 	of, ok0 := number(reply, 0)
 	seq, ok1 := number(reply, 1)
 	changed, ok2 := number(reply, 3)
-	if !ok0 || !ok1 || !ok2 {
+	unread, ok3 := number(reply, 4)
+	if !ok0 || !ok1 || !ok2 || !ok3 {
 		return store.Mark{}, false, errReply
 	}
-	return readMark(of, seq, text(reply, 2)), changed == 1, nil
+	return readMark(of, seq, text(reply, 2), unread), changed == 1, nil
 }
 
 // Marks implements [store.Marks].
-func (s *Store) Marks(ctx context.Context, box store.Box, peers []string) ([]store.Mark, error) {
+func (s *Store) Marks(ctx context.Context, box store.Box, peers []string, before uint64) ([]store.Mark, error) {
 	if err := store.CheckMarks(box, peers...); err != nil {
 		return nil, err
 	}
-	if err := s.usable(ctx); err != nil {
-		return nil, err
+	below := ""
+	if before != 0 && before < maxBefore {
+		below = strconv.FormatUint(before, 10)
 	}
-	m := s.mailbox(box)
 	marks := make([]store.Mark, 0, len(peers))
 	for len(peers) > 0 {
 		asked := peers[:min(len(peers), window)]
 		peers = peers[len(asked):]
-		args := make([]any, len(asked))
-		for i, peer := range asked {
-			args[i] = peer
+		args := make([]any, 1, 1+len(asked))
+		args[0] = below
+		for _, peer := range asked {
+			args = append(args, peer)
 		}
-		c := m.run(scriptMarks, args...)
-		if err := s.reads.do(ctx, m.keys[0], c); err != nil {
+		reply, err := s.ask(ctx, box, scriptMarks, args...)
+		if err != nil {
 			return nil, fmt.Errorf("read marks: %w", err)
 		}
-		reply := c.list()
 		epoch, _ := number(reply, 0) // none: there is no mailbox
 		for i := range asked {
 			var mark store.Mark
-			if newest, ok := number(reply, 1+2*i); ok {
-				mark = readMark(epoch, newest, text(reply, 2+2*i))
+			if newest, ok := number(reply, 2+3*i); ok {
+				unread, _ := number(reply, 4+3*i)
+				mark = readMark(epoch, newest, text(reply, 3+3*i), unread)
 			}
 			marks = append(marks, mark)
 		}
@@ -74,10 +77,50 @@ func (s *Store) Marks(ctx context.Context, box store.Box, peers []string) ([]sto
 	return marks, nil
 }
 
+// Reach implements [store.Marks].
+func (s *Store) Reach(ctx context.Context, box store.Box, peer string, seq uint64) (at store.Offset, until time.Time, err error) {
+	if err := store.CheckMarks(box, peer); err != nil {
+		return store.Offset{}, time.Time{}, err
+	}
+	reply, err := s.ask(ctx, box, scriptReach, peer, min(seq, maxBefore), store.MarkSpan)
+	if err != nil {
+		return store.Offset{}, time.Time{}, fmt.Errorf("read mark: %w", err)
+	}
+	if len(reply) == 0 {
+		return store.Offset{}, time.Time{}, fmt.Errorf("mark: the conversation has no number %d: %w", seq, store.ErrNotFound)
+	}
+	epoch, ok0 := number(reply, 0)
+	millis, ok1 := number(reply, 2)
+	if !ok0 || !ok1 {
+		return store.Offset{}, time.Time{}, errReply
+	}
+	return store.Offset{Epoch: epoch, Seq: seq}, row.Time(int64(millis)), nil
+}
+
+// ask runs a script that reads a mailbox, until it has adopted everything.
+func (s *Store) ask(ctx context.Context, box store.Box, script *script, args ...any) ([]any, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	m := s.mailbox(box)
+	for range maxAdopt {
+		c := m.run(script, args...)
+		if err := s.reads.do(ctx, m.keys[0], c); err != nil {
+			return nil, err
+		}
+		if reply := c.list(); text(reply, 1) != "more" {
+			return reply, nil
+		}
+	}
+	return nil, errAdopt
+}
+
 // readMark reads "read received seen". What is not written so is as if it were not there: it was lost, or is somebody
 // else's.
-func readMark(epoch, newest uint64, value string) store.Mark {
-	mark := store.Mark{Newest: store.Offset{Epoch: epoch, Seq: newest}}
+func readMark(epoch, newest uint64, value string, unread uint64) store.Mark {
+	mark := store.Mark{
+		Newest: store.Offset{Epoch: epoch, Seq: newest}, Unread: int(min(max(int64(unread), 0), store.MaxUnread)),
+	}
 	fields := strings.Fields(value)
 	if len(fields) != 3 {
 		return mark

@@ -253,6 +253,41 @@ func TestReplacedList(t *testing.T) {
 	}
 }
 
+// TestNodeUnread checks that what Node servers push counts as unread for those who get it alone, however much there is.
+func TestNodeUnread(t *testing.T) {
+	server := newServer(t)
+	c := server.client(t)
+	s := open(t, c, Options{})
+	push(t, c, "alice", "bob", "1")
+	post(t, s, message("m", "bob", "alice"))
+	for i := range 40 {
+		push(t, c, "bob", "alice", fmt.Sprint(i))
+	}
+	for i := range 700 { // more than is adopted at once
+		push(t, c, "alice", "alice", fmt.Sprint(i))
+	}
+	unread := func(user, peer string, want int) store.Mark {
+		t.Helper()
+		marks, err := s.Marks(t.Context(), store.Box{App: chatApp, User: user}, []string{peer}, 0)
+		if err != nil || marks[0].Unread != want {
+			t.Errorf("%s of %s: %+v, %v", user, peer, marks, err)
+		}
+		return marks[0]
+	}
+	alice := store.Box{App: chatApp, User: "alice"}
+	at, until, err := s.Reach(t.Context(), alice, "bob", 3)
+	if err != nil || until.IsZero() {
+		t.Error(until, err)
+	}
+	unread("alice", "bob", 41)
+	unread("alice", "alice", 0)
+	unread("bob", "alice", 1)
+	if now, _, err := s.Advance(t.Context(), alice, "bob", store.Mark{Read: at}); err != nil || now.Unread != 39 {
+		t.Errorf("%+v, %v", now, err)
+	}
+	unread("alice", "bob", 39)
+}
+
 // TestNodeSessions checks that sessions of Node servers are found, and enter the roster.
 func TestNodeSessions(t *testing.T) {
 	server := newServer(t)

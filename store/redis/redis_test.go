@@ -209,6 +209,6 @@ func (b *buffered) Close() error {
 func message(id, from, to string) store.Post {
 	return store.Post{
 		ID: id, Sender: from, Origin: "socket of " + from, Data: fmt.Appendf(nil, `{"content":"%s","from":"%s","to":"%s"}`, id, from, to),
-		To: []store.Delivery{{Box: store.Box{App: chatApp, User: from}, Peer: to}, {Box: store.Box{App: chatApp, User: to}, Peer: from}},
+		To: []store.Delivery{{Box: store.Box{App: chatApp, User: from}, Peer: to, Sent: true}, {Box: store.Box{App: chatApp, User: to}, Peer: from}},
 	}
 }

@@ -41,6 +41,7 @@ var (
 
 	scriptAdvance = newScript("mailbox", "advance")
 	scriptMarks   = newScript("mailbox", "marks")
+	scriptReach   = newScript("mailbox", "reach")
 
 	scriptSaveSession  = newScript("session_save")
 	scriptTouchSession = newScript("session_touch")

@@ -17,7 +17,7 @@ func box(user string) store.Box { return store.Box{App: "chat", User: user} }
 func message(id, from, to string) store.Post {
 	return store.Post{
 		ID: id, Sender: from, Origin: "socket of " + from, Data: []byte(`"` + id + `"`),
-		To: []store.Delivery{{Box: box(from), Peer: to}, {Box: box(to), Peer: from}},
+		To: []store.Delivery{{Box: box(from), Peer: to, Sent: true}, {Box: box(to), Peer: from}},
 	}
 }
 

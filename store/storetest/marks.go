@@ -12,7 +12,7 @@ import (
 // mark returns the mark of one conversation.
 func (h *harness) mark(b store.Box, peer string) store.Mark {
 	h.Helper()
-	marks, err := h.Marks(h.ctx(), b, []string{peer})
+	marks, err := h.Marks(h.ctx(), b, []string{peer}, 0)
 	h.ok(err)
 	h.same("number of marks", len(marks), 1)
 	return marks[0]
@@ -36,12 +36,12 @@ var markTests = map[string]func(*harness){
 		for i := range 3 {
 			offsets = append(offsets, h.post(message(fmt.Sprint(i), "bob", "alice")).Offsets[1])
 		}
-		fresh := store.Mark{Newest: offsets[2]}
+		fresh := store.Mark{Newest: offsets[2], Unread: 3}
 		h.same("fresh", h.mark(box("alice"), "bob"), fresh)
 		h.same("of another peer", h.mark(box("alice"), "carol"), store.Mark{})
 
 		want := fresh
-		want.Read = offsets[1]
+		want.Read, want.Unread = offsets[1], 1
 		now, moved := h.move(box("alice"), "bob", store.Mark{Read: offsets[1]})
 		h.same("read", now, want)
 		h.same("moved", moved, true)
@@ -56,10 +56,10 @@ var markTests = map[string]func(*harness){
 		want.Newest = h.post(message("later", "alice", "bob")).Offsets[0]
 		h.same("with a newer entry", h.mark(box("alice"), "bob"), want)
 
-		marks, err := h.Marks(h.ctx(), box("alice"), []string{"carol", "bob", "", "bob"})
+		marks, err := h.Marks(h.ctx(), box("alice"), []string{"carol", "bob", "", "bob"}, 0)
 		h.ok(err)
 		h.same("several", marks, []store.Mark{{}, want, {}, want})
-		marks, err = h.Marks(h.ctx(), box("alice"), nil)
+		marks, err = h.Marks(h.ctx(), box("alice"), nil, 0)
 		h.ok(err)
 		h.same("none", len(marks), 0)
 	},
@@ -101,7 +101,7 @@ var markTests = map[string]func(*harness){
 			_, _, err = h.Advance(h.ctx(), box("alice"), "bob", store.Mark{Read: store.Offset{Epoch: epoch, Seq: 1}, Seen: millis(1)})
 			h.is(err, store.ErrNotFound)
 		}
-		h.same("mark", h.mark(box("alice"), "bob"), store.Mark{Newest: at})
+		h.same("mark", h.mark(box("alice"), "bob"), store.Mark{Newest: at, Unread: 1})
 	},
 
 	"life": func(h *harness) {
@@ -119,7 +119,7 @@ var markTests = map[string]func(*harness){
 		_, _, err := h.Advance(h.ctx(), box("alice"), "bob", store.Mark{Read: first})
 		h.is(err, store.ErrNotFound)
 		next := h.post(message("3", "bob", "alice")).Offsets[1]
-		h.same("the next incarnation", h.mark(box("alice"), "bob"), store.Mark{Newest: next})
+		h.same("the next incarnation", h.mark(box("alice"), "bob"), store.Mark{Newest: next, Unread: 1})
 		_, _, err = h.Advance(h.ctx(), box("alice"), "bob", store.Mark{Read: first})
 		h.is(err, store.ErrNotFound)
 	},
@@ -133,7 +133,7 @@ var markTests = map[string]func(*harness){
 		}
 		// The first entry is gone, which the mark names, but there is another.
 		h.same("with an entry", h.mark(box("alice"), "bob"),
-			store.Mark{Newest: last, Read: store.Offset{Epoch: last.Epoch, Seq: 1}, Seen: millis(1)})
+			store.Mark{Newest: last, Read: store.Offset{Epoch: last.Epoch, Seq: 1}, Seen: millis(1), Unread: 1})
 		h.post(message("3", "carol", "alice"))
 		h.same("without", h.mark(box("alice"), "bob"), store.Mark{})
 		_, _, err := h.Advance(h.ctx(), box("alice"), "bob", store.Mark{Read: last})
@@ -178,6 +178,109 @@ var markTests = map[string]func(*harness){
 		}
 	},
 
+	"unread": func(h *harness) {
+		h.start(store.Options{MailboxLimit: 400})
+		// Of four messages bob sends one, alice two, and carol one in between.
+		at := h.post(message("first", "bob", "alice")).Offsets[1]
+		want := 1
+		for i := range 40 {
+			h.post(message(fmt.Sprint("a", i), "alice", "bob"))
+			h.post(message(fmt.Sprint("b", i), "bob", "alice"))
+			h.post(message(fmt.Sprint("c", i), "carol", "alice"))
+			h.post(message(fmt.Sprint("d", i), "alice", "bob"))
+			want++
+		}
+		h.same("all", h.mark(box("alice"), "bob").Unread, want)
+		h.same("of carol", h.mark(box("alice"), "carol").Unread, 40)
+		h.same("of the other side", h.mark(box("bob"), "alice").Unread, 80)
+		for _, seq := range []uint64{1, 2, 3, 4, 5, 60, 61, 62, 63, 160, 161} {
+			at.Seq = seq
+			now, _ := h.move(box("alice"), "bob", store.Mark{Read: at})
+			h.same(fmt.Sprint("read to ", seq), now.Unread, 40-(int(seq)+1)/4)
+			h.same(fmt.Sprint("read to ", seq), h.mark(box("alice"), "bob").Unread, now.Unread)
+		}
+		// Below a number, for several at once.
+		for i, below := range []uint64{1, 2, 4, 5, 161, 162, 1000, 1<<64 - 1, 0} {
+			marks, err := h.Marks(h.ctx(), box("alice"), []string{"carol", "bob", "dave", "carol"}, below)
+			h.ok(err)
+			n := []int{0, 0, 0, 1, 40, 40, 40, 40, 40}[i]
+			h.same(fmt.Sprint("below ", below), []int{marks[0].Unread, marks[1].Unread, marks[2].Unread, marks[3].Unread}, []int{n, 0, 0, n})
+		}
+		// It ends where counting does; one's own at the end of it change nothing; and what is trimmed is not counted.
+		for i := range 150 {
+			h.post(message(fmt.Sprint("e", i), "dave", "alice"))
+		}
+		for i := range 150 {
+			h.post(message(fmt.Sprint("f", i), "alice", "dave"))
+		}
+		h.same("many", h.mark(box("alice"), "dave").Unread, store.MaxUnread)
+		h.same("trimmed", h.mark(box("alice"), "carol").Unread, 25)
+		for i := range 249 {
+			h.post(message(fmt.Sprint("g", i), "alice", "dave"))
+		}
+		h.same("one is left", h.mark(box("alice"), "dave").Unread, 1)
+		h.post(message("last", "alice", "dave"))
+		h.same("none", h.mark(box("alice"), "dave"), store.Mark{Newest: h.tail(box("alice"))})
+		// A note to oneself is sent by its owner, whatever the second delivery says.
+		note := message("note", "bob", "bob")
+		h.post(note)
+		h.same("note", h.mark(box("bob"), "bob").Unread, 0)
+	},
+
+	"reach": func(h *harness) {
+		h.start(store.Options{MailboxLimit: 60})
+		post := func(id, from, to string, at int64) store.Offset {
+			p := message(id, from, to)
+			p.At = millis(at)
+			return h.post(p).Offsets[1]
+		}
+		reach := func(peer string, seq uint64, want int64) {
+			h.Helper()
+			at, until, err := h.Reach(h.ctx(), box("alice"), peer, seq)
+			h.ok(err)
+			h.same("offset", at, store.Offset{Epoch: h.tail(box("alice")).Epoch, Seq: seq})
+			if want == 0 {
+				h.same("until", until.IsZero(), true)
+				return
+			}
+			h.same(fmt.Sprint("until ", seq), until, millis(want))
+		}
+		lacks := func(peer string, seq uint64) {
+			h.Helper()
+			_, _, err := h.Reach(h.ctx(), box("alice"), peer, seq)
+			h.is(err, store.ErrNotFound)
+		}
+		lacks("bob", 1)
+		post("own", "alice", "bob", 500)
+		reach("bob", 1, 0)
+		post("1", "bob", "alice", 1000)
+		post("2", "bob", "alice", 900) // by a clock that is behind
+		post("other", "carol", "alice", 5000)
+		for i := range 30 {
+			post(fmt.Sprint("own", i), "alice", "bob", 6000)
+		}
+		post("3", "bob", "alice", 7000)
+		reach("bob", 1, 0)
+		reach("bob", 2, 1000)
+		reach("bob", 3, 1000)
+		reach("bob", 5, 1000)
+		reach("bob", 34, 1000)
+		reach("bob", 35, 7000)
+		reach("carol", 4, 5000)
+		for _, seq := range []uint64{0, 4, 36, 1000, 1 << 53, 1<<64 - 1} {
+			lacks("bob", seq)
+		}
+		lacks("carol", 3)
+		lacks("dave", 1)
+		lacks("", 1)
+		for i := range 28 { // the first three are trimmed
+			post(fmt.Sprint("late", i), "carol", "alice", 8000)
+		}
+		lacks("bob", 3)
+		reach("bob", 34, 0)
+		reach("bob", 35, 7000)
+	},
+
 	"many conversations": func(h *harness) {
 		h.start(store.Options{})
 		const n = 700
@@ -186,13 +289,13 @@ var markTests = map[string]func(*harness){
 		for i := range n {
 			peer := fmt.Sprint("peer", i)
 			at := h.post(message("m", peer, "alice")).Offsets[1]
-			mark := store.Mark{Newest: at}
+			mark := store.Mark{Newest: at, Unread: 1}
 			if i%3 == 0 {
 				mark, _ = h.move(box("alice"), peer, store.Mark{Read: at})
 			}
 			peers, want = append(peers, peer), append(want, mark)
 		}
-		marks, err := h.Marks(h.ctx(), box("alice"), peers)
+		marks, err := h.Marks(h.ctx(), box("alice"), peers, 0)
 		h.ok(err)
 		h.same("marks", marks, want)
 	},
@@ -207,7 +310,7 @@ var markTests = map[string]func(*harness){
 			now, _ := h.move(box("alice"), peer, store.Mark{Read: at, Seen: millis(int64(i + 1))})
 			want = append(want, now)
 		}
-		marks, err := h.Marks(h.ctx(), box("alice"), peers)
+		marks, err := h.Marks(h.ctx(), box("alice"), peers, 0)
 		h.ok(err)
 		for i := range marks {
 			h.same(fmt.Sprintf("mark of %.20q", peers[i]), marks[i], want[i])
@@ -221,12 +324,16 @@ var markTests = map[string]func(*harness){
 		long := strings.Repeat("x", store.MaxIDBytes+1)
 		_, _, err = h.Advance(h.ctx(), box("alice"), long, store.Mark{})
 		h.is(err, store.ErrInvalid)
-		_, err = h.Marks(h.ctx(), box("alice"), []string{long})
+		_, err = h.Marks(h.ctx(), box("alice"), []string{long}, 0)
+		h.is(err, store.ErrInvalid)
+		_, _, err = h.Reach(h.ctx(), box("alice"), long, 1)
 		h.is(err, store.ErrInvalid)
 		for _, bad := range badIDs {
 			_, _, err := h.Advance(h.ctx(), box(bad), "bob", store.Mark{})
 			h.is(err, store.ErrInvalid)
-			_, err = h.Marks(h.ctx(), box(bad), nil)
+			_, err = h.Marks(h.ctx(), box(bad), nil, 0)
+			h.is(err, store.ErrInvalid)
+			_, _, err = h.Reach(h.ctx(), box(bad), "bob", 1)
 			h.is(err, store.ErrInvalid)
 		}
 	},

@@ -1,6 +1,6 @@
 -- Moves the mark of a conversation forward. ARGV 4 peer, 5 the epoch that 6 is of, or "", 6 the number read, 7 received and
 -- 8 seen (ms). Returns nothing if the mailbox has no entry of the peer, or is of another epoch; otherwise epoch, the
--- newest number of the conversation, the mark, and whether it moved.
+-- newest number of the conversation, the mark, whether it moved, and how many entries were not read.
 if not open(false) then return {} end
 adopt()
 save()
@@ -14,4 +14,4 @@ for i = 1, 3 do
 end
 local mark = table.concat(now, ' ')
 if moved == 1 then redis.call('HSET', info, '@' .. peer, mark) end
-return {epoch, int(tonumber(newest)), mark, moved}
+return {epoch, int(tonumber(newest)), mark, moved, received(peer, tonumber(now[1]) + 1, last)}

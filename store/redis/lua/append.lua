@@ -1,5 +1,5 @@
 -- Adds an entry unless it is there. ARGV 4 its key (who sent it, and the id), 5 at, 6 its data, up to the number if it
--- is to be written in, 7 whether it is ("1" or "0"), 8 peer, 9 origin. Returns epoch, number, at, whether it was there.
+-- is to be written in, 7 whether it is ("1" or "0"), 8 peer, 9 origin, 10 whether the user sends it. Returns epoch, number, at, whether it was there.
 open(true)
 local key, at, peer = ARGV[4], ARGV[5], ARGV[8]
 adopt()
@@ -15,7 +15,7 @@ end
 redis.call('RPUSH', list, item)
 last = last + 1
 if seen == last then seen = last + 1 end
-redis.call('ZADD', places, 0, place(peer, last))
+put(peer, last, ARGV[10] == '1')
 redis.call('ZADD', peers, seq, peer)
 trim()
 redis.call('HSET', info, '#' .. seq, fact(at, wrote, key, peer, ARGV[9]), '=' .. key, seq,

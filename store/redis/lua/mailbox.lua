@@ -23,6 +23,21 @@ end
 -- place sorts the entries of a peer by their number, and apart from those of all other peers.
 local function place(peer, seq) return #peer .. ':' .. peer .. ':' .. string.format('%016.0f', seq) end
 
+-- put adds the place of an entry, and notes it if the user has sent it: under a name of its own, apart from the places.
+local function put(peer, seq, sent)
+  local p = place(peer, seq)
+  redis.call('ZADD', places, 0, p)
+  if sent then redis.call('ZADD', places, 0, '>' .. p) end
+end
+
+-- received counts the entries of a peer with numbers from low to high that the user has not sent.
+local function received(peer, low, high)
+  low, high = math.max(low, first), math.min(high, last)
+  if low > high then return 0 end
+  local a, b = place(peer, low), place(peer, high)
+  return math.max(redis.call('ZLEXCOUNT', places, '[' .. a, '[' .. b) - redis.call('ZLEXCOUNT', places, '[>' .. a, '[>' .. b), 0)
+end
+
 -- facts reads what is known of an entry: "at wrote keyLength peerLength " key peer origin.
 local function facts(v)
   local _, e, at, wrote, k, p = string.find(v, '^(%d+) (%d+) (%d+) (%d+) ')
@@ -36,10 +51,10 @@ local function fact(at, wrote, key, peer, origin)
 end
 
 -- learn remembers an entry that somebody else pushed.
-local function learn(seq, at, wrote, key, peer)
+local function learn(seq, at, wrote, key, peer, sent)
   redis.call('HSET', info, '#' .. int(seq), fact(at, wrote, key, peer, ''))
   if key ~= '' then redis.call('HSETNX', info, '=' .. key, int(seq)) end
-  redis.call('ZADD', places, 0, place(peer, seq))
+  put(peer, seq, sent)
   local newest = redis.call('ZSCORE', peers, peer)
   if not newest or tonumber(newest) < seq then redis.call('ZADD', peers, int(seq), peer) end
 end
@@ -51,7 +66,7 @@ local function unlearn(seq)
   local _, _, key, peer = facts(v)
   redis.call('HDEL', info, '#' .. int(seq))
   if key ~= '' and redis.call('HGET', info, '=' .. key) == int(seq) then redis.call('HDEL', info, '=' .. key) end
-  redis.call('ZREM', places, place(peer, seq))
+  redis.call('ZREM', places, place(peer, seq), '>' .. place(peer, seq))
   local newest = redis.call('ZSCORE', peers, peer)
   if newest and tonumber(newest) == seq then
     redis.call('ZREM', peers, peer)
@@ -99,16 +114,16 @@ local function adopt()
   while seen <= last and left > 0 and bytes > 0 do
     for _, item in ipairs(redis.call('LRANGE', list, int(seen - first), int(seen - first + 31))) do
       if redis.call('HEXISTS', info, '#' .. int(seen)) == 0 then
-        local at, wrote, key, peer = now, 0, '', ''
+        local at, wrote, key, peer, sent = now, 0, '', '', false
         local ok, m = pcall(cjson.decode, item)
         if ok and type(m) == 'table' and text(m.from) and text(m.to) then
-          peer = m.from
-          if m.from == user then peer = m.to end
+          peer, sent = m.from, m.from == user
+          if sent then peer = m.to end
           if text(m.id) and whole(m.seq) and whole(m.at) then
             at, wrote, key = int(m.at), m.seq, #m.from .. ':' .. m.from .. m.id
           end
         end
-        learn(seen, at, wrote, key, peer)
+        learn(seen, at, wrote, key, peer, sent)
       end
       seen, left, bytes = seen + 1, left - 1, bytes - #item
     end
