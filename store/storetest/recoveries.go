@@ -87,10 +87,11 @@ var recoveryTests = map[string]func(*harness){
 
 	"many": func(h *harness) {
 		h.start(store.Options{})
+		const each = 80
 		var wait sync.WaitGroup
 		for i := range 8 {
 			wait.Go(func() {
-				for j := range 250 {
+				for j := range each {
 					pid := fmt.Sprint(i, "-", j)
 					if err := h.SaveRecovery(h.ctx(), store.Recovery{PID: pid, Rooms: []string{pid}}, time.Minute); err != nil {
 						h.Error(err)
@@ -101,7 +102,7 @@ var recoveryTests = map[string]func(*harness){
 		wait.Wait()
 		for i := range 8 {
 			wait.Go(func() {
-				for j := range 250 {
+				for j := range each {
 					if _, err := h.TakeRecovery(h.ctx(), fmt.Sprint(i, "-", j)); err != nil {
 						h.Error(err)
 					}
