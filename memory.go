@@ -10,7 +10,7 @@ import (
 // ballastBytes is memory that is allocated and never touched, so that it costs address space alone. The garbage collector
 // counts it as in use and lets as much garbage more gather before it runs: a small process under load would otherwise
 // walk all its connections several times a second.
-const ballastBytes = 12 << 20
+const ballastBytes = 24 << 20
 
 // newBallast returns the ballast, or none where GOMEMLIMIT bounds what the process may use: it would count.
 func newBallast() []byte {

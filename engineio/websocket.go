@@ -148,7 +148,17 @@ func (k *socket) run(ws *gws.Conn) {
 			k.ended(errors.New("reading panicked"))
 		}
 	}()
+	growStack()
 	ws.ReadLoop()
+}
+
+// growStack makes the goroutine's stack as large as nearly every handshake needs it, at once: growing it step by step
+// would copy it at each, with more on it. The garbage collector takes back what an idle connection does not need.
+//
+//go:noinline
+func growStack() {
+	var large [5 << 10]byte
+	runtime.KeepAlive(&large)
 }
 
 // Read implements net.Conn.
