@@ -47,7 +47,7 @@ func Example() {
 		return nil
 	})
 	chat.OnConnection(func(_ context.Context, s *socketio.Socket) {
-		if err := s.Join("lobby"); err != nil {
+		if err := errors.Join(s.Join("lobby"), s.Emit("joined")); err != nil {
 			s.Disconnect(true)
 		}
 	})
@@ -111,6 +111,7 @@ func dialExample(url, name string) *exampleClient {
 	go c.conn.ReadLoop() // ends with the connection
 	<-c.heard            // the open packet
 	c.say("40/chat,")
-	<-c.heard // the answer to CONNECT
+	<-c.heard // the answer to CONNECT, which goes out before the connection listeners run
+	<-c.heard // joined
 	return c
 }
