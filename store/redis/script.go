@@ -6,6 +6,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -105,17 +106,39 @@ func (c *command) failure() error {
 	return nil
 }
 
-// pipeline sends the commands together. What came of each is in it. If Redis does not know a script, all from there on is
-// sent a second time, with the scripts in full: what was behind it has been done ahead of it, perhaps to the same key, and
-// once more in its order the outcome is as if it had not.
+// pipeline sends the commands together. What came of each is in it. What Redis did not know the script of is sent a second
+// time, with the script in full, and with it what stands behind it for the same keys: that has been done ahead of it, and
+// once more in its order the outcome is as if it had not. Nothing else is done twice.
 func pipeline(ctx context.Context, client redis.UniversalClient, commands []*command) {
 	execute(ctx, client, commands, false)
-	for i, c := range commands {
-		if c.script != nil && redis.HasErrorPrefix(c.Err(), "NOSCRIPT") {
-			execute(ctx, client, commands[i:], true)
-			return
+	var again []*command
+	keys := map[string]bool{} // of those in again
+	for _, c := range commands {
+		unknown := c.script != nil && redis.HasErrorPrefix(c.Err(), "NOSCRIPT")
+		if !unknown && !slices.ContainsFunc(c.touches(), func(key string) bool { return keys[key] }) {
+			continue
+		}
+		again = append(again, c)
+		for _, key := range c.touches() {
+			keys[key] = true
 		}
 	}
+	if len(again) > 0 {
+		execute(ctx, client, again, true)
+	}
+}
+
+// touches returns the keys that the command is about.
+func (c *command) touches() []string {
+	if c.script != nil {
+		return c.keys
+	}
+	if len(c.args) > 1 {
+		if key, ok := c.args[1].(string); ok {
+			return []string{key}
+		}
+	}
+	return nil
 }
 
 func execute(ctx context.Context, client redis.UniversalClient, commands []*command, whole bool) {
