@@ -417,7 +417,9 @@ function meet({ userID, ...known }) {
     };
     people.set(userID, person);
   }
-  for (const name of ["username", "connected", "lastSeen", "unread", "receipt"]) person[name] = known[name] ?? person[name];
+  for (const name of ["username", "connected", "lastSeen", "unread"]) person[name] = known[name] ?? person[name];
+  // What two devices of theirs tell at once may come in either order.
+  for (const name in known.receipt) person.receipt[name] = Math.max(person.receipt[name], known.receipt[name]);
   return person;
 }
 
