@@ -65,7 +65,7 @@ export function access() {
     await a.accessible("notes");
 
     await a.page.getByRole("button", { name: "Menu" }).click();
-    for (const [label, theme] of [["as the system", "light"], ["light", "dark"], ["dark", "auto"]]) {
+    for (const [label, theme] of [["automatic", "light"], ["light", "dark"], ["dark", "auto"]]) {
       await a.page.getByRole("button", { name: `Appearance: ${label}` }).click();
       assert.equal(await a.page.evaluate(() => document.documentElement.dataset.theme), theme);
     }
