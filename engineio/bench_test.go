@@ -3,6 +3,7 @@ package engineio_test
 import (
 	"fmt"
 	"io"
+	"net"
 	"runtime"
 	"strings"
 	"testing"
@@ -80,5 +81,31 @@ func BenchmarkNewMessage(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		engineio.NewMessage(text)
+	}
+}
+
+// BenchmarkHandshake opens a WebSocket and closes it, past net/http and through it. The client's part is in the figures.
+func BenchmarkHandshake(b *testing.B) {
+	for _, behind := range []bool{false, true} {
+		b.Run(fmt.Sprintf("through-net-http=%t", behind), func(b *testing.B) {
+			f := start(b, engineio.Options{}, func(f *fixture) { f.behind = behind })
+			reply := make([]byte, 1024)
+			b.ReportAllocs()
+			for b.Loop() {
+				conn, err := net.Dial("tcp", f.addr)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.WriteString(conn, upgradeLine+upgradeLines+"\r\n"); err != nil {
+					b.Fatal(err)
+				}
+				if n, err := conn.Read(reply); err != nil || !strings.HasPrefix(string(reply[:n]), "HTTP/1.1 101 ") {
+					b.Fatalf("%q: %v", reply[:n], err)
+				}
+				p := f.peer()
+				_ = conn.Close()
+				<-p.closed
+			}
+		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"time"
 
@@ -98,8 +99,13 @@ func (c *Conn) openPacket(upgrade bool) *Message {
 	if upgrade {
 		upgrades = `["websocket"]`
 	}
-	return newPacket(packet.Open, fmt.Sprintf(`{"sid":"%s","upgrades":%s,"pingInterval":%d,"pingTimeout":%d,"maxPayload":%d}`,
-		c.id, upgrades, o.PingInterval.Milliseconds(), o.PingTimeout.Milliseconds(), o.MaxPayload))
+	text := make([]byte, Headroom, 160)
+	text = append(append(append(text, `{"sid":"`...), c.id...), `","upgrades":`...)
+	text = append(append(text, upgrades...), `,"pingInterval":`...)
+	text = strconv.AppendInt(text, o.PingInterval.Milliseconds(), 10)
+	text = strconv.AppendInt(append(text, `,"pingTimeout":`...), o.PingTimeout.Milliseconds(), 10)
+	text = strconv.AppendInt(append(text, `,"maxPayload":`...), int64(o.MaxPayload), 10)
+	return inPlace(packet.Open, append(text, '}'))
 }
 
 // accept asks the layer above for the connection's receiver.

@@ -33,8 +33,9 @@
 // # Around it
 //
 // The http.Server bounds what comes before a request is known: set its ReadHeaderTimeout and MaxHeaderBytes.
-// Its ReadTimeout and WriteTimeout don't apply to what is served here, which has deadlines of its own. Call
-// Server.Shutdown first and http.Server.Shutdown then, because that waits for the GETs that are held.
+// Its ReadTimeout and WriteTimeout don't apply to what is served here, which has deadlines of its own. Front lets it
+// serve handshakes by WebSocket with less than it would spend on them. Call Server.Shutdown first and
+// http.Server.Shutdown then, because that waits for the GETs that are held.
 //
 // # Locks
 //

@@ -1,9 +1,7 @@
 package engineio
 
 import (
-	"bufio"
 	"net/http"
-	"net/textproto"
 	"net/url"
 	"strings"
 	"time"
@@ -22,30 +20,54 @@ type Handshake struct {
 }
 
 func newHandshake(r *http.Request, address string) *Handshake {
-	var header strings.Builder
-	_ = r.Header.Write(&header) // a Builder takes everything
 	return &Handshake{
 		URL: strings.Clone(r.RequestURI), Address: strings.Clone(address), Issued: time.Now(),
 		Secure: r.TLS != nil, XDomain: r.Header.Get("Origin") != "",
-		header: header.String(),
+		header: headerText(r.Header),
 	}
+}
+
+// headerText writes a header of a request as lines that end in "\n", each with a key, a colon and a value. net/http lets no
+// value pass that has a line's end in it.
+func headerText(h http.Header) string {
+	size := 0
+	for key, values := range h {
+		for _, v := range values {
+			size += len(key) + len(v) + 2
+		}
+	}
+	var text strings.Builder
+	text.Grow(size)
+	for key, values := range h {
+		for _, v := range values {
+			text.WriteString(key)
+			text.WriteByte(':')
+			text.WriteString(v)
+			text.WriteByte('\n')
+		}
+	}
+	return text.String()
 }
 
 // Header returns the header of the request.
 func (h *Handshake) Header() http.Header {
-	lines := textproto.NewReader(bufio.NewReader(strings.NewReader(h.header + "\r\n")))
-	header, err := lines.ReadMIMEHeader()
-	if err != nil || header == nil {
-		return http.Header{} // not of a header that was written as newHandshake does
+	n := strings.Count(h.header, "\n")
+	header, first := make(http.Header, n), make([]string, n) // one array for all first values
+	for line := range strings.Lines(h.header) {
+		key, value, _ := strings.Cut(line[:len(line)-1], ":")
+		if values, again := header[key]; again {
+			header[key] = append(values, value)
+			continue
+		}
+		first[0] = value
+		header[key], first = first[:1:1], first[1:]
 	}
-	return http.Header(header)
+	return header
 }
 
 // Query returns the parameters of the URL, with those of the protocol.
 func (h *Handshake) Query() url.Values {
-	u, err := url.ParseRequestURI(h.URL)
-	if err != nil {
-		return url.Values{} // net/http lets no such request pass
-	}
-	return u.Query()
+	_, query, _ := strings.Cut(h.URL, "?")
+	values, _ := url.ParseQuery(query) // what can't be read is left out, as in a Request
+	return values
 }

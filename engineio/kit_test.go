@@ -66,6 +66,9 @@ type fixture struct {
 	client *http.Client
 	peers  chan *peer
 	react  func(p *peer, data []byte, binary bool)
+	behind bool // all requests go through net/http
+
+	headerTimeout time.Duration // of the http.Server
 }
 
 func start(t testing.TB, o engineio.Options, configure ...func(*fixture)) *fixture {
@@ -86,7 +89,12 @@ func start(t testing.TB, o engineio.Options, configure ...func(*fixture)) *fixtu
 		t.Fatal(err)
 	}
 	f.Server = s
-	h := httptest.NewServer(s)
+	h := httptest.NewUnstartedServer(s)
+	h.Config.ReadHeaderTimeout = f.headerTimeout
+	if !f.behind {
+		h.Listener = engineio.Front(h.Listener, "/engine.io/", h.Config)
+	}
+	h.Start()
 	f.url, f.addr, f.client = h.URL, h.Listener.Addr().String(), h.Client()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -46,13 +46,19 @@ const Headroom = 10 + 1
 // NewMessageInPlace is NewMessage without a copy of the text, which is buf[Headroom:]. The message owns buf from now
 // on.
 func NewMessageInPlace(buf []byte, attachments ...[]byte) *Message {
+	m := inPlace(packet.Message, buf)
+	m.attach(attachments)
+	return m
+}
+
+// inPlace returns a packet with the text buf[Headroom:].
+func inPlace(t packet.Type, buf []byte) *Message {
 	n := len(buf) - Headroom + 1
 	header := headerLen(n)
 	appendHeader(buf[Headroom-1-header:Headroom-1-header], frameText, n)
-	buf[Headroom-1] = byte(packet.Message)
+	buf[Headroom-1] = byte(t)
 	m := &Message{frames: buf[Headroom-1-header:]}
 	m.text = slices.Clip(m.frames[header:])
-	m.attach(attachments)
 	return m
 }
 

@@ -1,8 +1,10 @@
 package engineio_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -65,4 +67,59 @@ func TestNodeOption(t *testing.T) {
 			t.Errorf("%q: %v", o.Node, err)
 		}
 	}
+}
+
+// TestReleaseGet has held GETs given back, while messages come: each message arrives once, in its place.
+func TestReleaseGet(t *testing.T) {
+	f := start(t, engineio.Options{})
+	p := f.handshake()
+	release := func() {
+		t.Helper()
+		r := httptest.NewRequestWithContext(t.Context(), "RELEASE", "/engine.io/?"+pollQuery+"&sid="+p.ID(), nil)
+		w := httptest.NewRecorder()
+		if f.ServeHTTP(w, engineio.ReleaseGet(r)); w.Code != http.StatusOK || w.Body.Len() > 0 {
+			t.Errorf("the release: %d %s", w.Code, w.Body)
+		}
+	}
+	release() // of nothing
+	held := f.hold(p)
+	release()
+	release()
+	wait(t, held, "the reply").want(t, 200, "6")
+	held = f.hold(p)
+	p.send("a")
+	release() // too late
+	wait(t, held, "the reply").want(t, 200, "4a")
+	const messages = 200
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range messages {
+			p.send(fmt.Sprint(i))
+			release()
+		}
+		p.send("end")
+	}()
+	for next := 0; next <= messages; {
+		for _, got := range strings.Split(f.poll(p.ID()).body, "\x1e") {
+			want := fmt.Sprint("4", next)
+			if next == messages {
+				want = "4end"
+			}
+			switch got {
+			case "6":
+			case want:
+				next++
+			default:
+				t.Fatalf("got %s, want %s", got, want)
+			}
+		}
+	}
+	<-done
+
+	w := f.upgrade(p)
+	r := httptest.NewRequestWithContext(t.Context(), "RELEASE", "/engine.io/?"+pollQuery+"&sid="+p.ID(), nil)
+	f.ServeHTTP(httptest.NewRecorder(), engineio.ReleaseGet(r))
+	p.send("still here")
+	w.want("4still here")
 }

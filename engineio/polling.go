@@ -2,6 +2,7 @@ package engineio
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"mime"
@@ -97,11 +98,37 @@ func (g *get) wakeLocked() {
 	}
 }
 
+// releaseKey is the context key of a request that ReleaseGet has made.
+type releaseKey struct{}
+
+// ReleaseGet turns a request of a connection into one that has the GET answered which the connection holds, if any, with a
+// noop, so that its client polls again; what waits for the client stays for then. It is for a proxy of the program that has
+// to let go of the GETs that it forwards: none is lost, as this server alone decides what each of them gets.
+func ReleaseGet(r *http.Request) *http.Request {
+	r = r.WithContext(context.WithValue(r.Context(), releaseKey{}, true))
+	r.Method = http.MethodGet
+	return r
+}
+
+// release answers the held GET with a noop.
+func (c *Conn) release(w http.ResponseWriter) {
+	c.mu.Lock()
+	if p := c.polling; p != nil && p.get != nil && !p.get.woken {
+		p.answerLocked("6")
+	}
+	c.mu.Unlock()
+	empty(w, http.StatusOK)
+}
+
 // overtaking is by how much a request on one TCP connection may overtake what was sent before it on another.
 const overtaking = 50 * time.Millisecond
 
 // serveGet answers with what waits for the client, and holds the request until there is something.
 func (c *Conn) serveGet(w http.ResponseWriter, r *http.Request) {
+	if r.Context().Value(releaseKey{}) != nil {
+		c.release(w)
+		return
+	}
 	c.mu.Lock()
 	c.expireLocked()
 	p := c.polling

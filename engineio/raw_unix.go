@@ -25,20 +25,26 @@ func rawConn(c net.Conn) syscall.RawConn {
 	return raw
 }
 
-// try makes one attempt to write. It returns true so that RawConn.Write doesn't wait for another.
-func (w *writer) try(fd uintptr) bool {
+// descriptor returns the number under which the kernel knows raw's connection, or -1. It is valid until the connection is
+// closed.
+func descriptor(raw syscall.RawConn) int {
+	number := -1
+	if raw != nil {
+		_ = raw.Control(func(fd uintptr) { number = int(fd) })
+	}
+	return number
+}
+
+// write writes as much of p as the kernel takes at once.
+func write(fd int, p []byte) (int, error) {
 	for {
-		n, err := syscall.Write(int(fd), w.p)
-		switch err {
+		switch n, err := sysWrite(fd, p); err {
 		case syscall.EINTR:
-			continue
-		case nil:
-			w.n = n
 		case syscall.EAGAIN:
+			return 0, nil
 		default:
-			w.err = err
+			return n, err
 		}
-		return true
 	}
 }
 
@@ -47,7 +53,7 @@ func (w *writer) try(fd uintptr) bool {
 func (k *socket) tryRead(fd uintptr) bool {
 	r := k.conn.server.readers.Get().(*reader)
 	for {
-		n, err := syscall.Read(int(fd), r.bytes[:])
+		n, err := sysRead(int(fd), r.bytes[:])
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -65,5 +71,22 @@ func (k *socket) tryRead(fd uintptr) bool {
 			k.failure = err
 		}
 		return true
+	}
+}
+
+// peek makes one attempt to look at what the connection begins with, and returns false if there is nothing to see yet.
+func (a *arrival) peek(fd uintptr) bool {
+	first := a.front.firsts.Get().(*first)
+	for {
+		n, _, err := syscall.Recvfrom(int(fd), first.bytes[:], syscall.MSG_PEEK)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case n > 0:
+			first.n, a.first = n, first
+			return true
+		}
+		a.front.firsts.Put(first)
+		return err != syscall.EAGAIN // net/http will see the end of the connection, or what is wrong with it
 	}
 }

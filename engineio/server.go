@@ -34,7 +34,7 @@ type Server struct {
 	upgrader  *gws.Upgrader
 	ping      *Message
 	noop      *Message
-	writers   sync.Pool // *writer
+	scratches sync.Pool // *scratch
 	readers   sync.Pool // *reader
 	bodies    sync.Pool // *bytes.Buffer
 	gzips     sync.Pool // *gzip.Writer
@@ -76,7 +76,7 @@ func NewServer(opts Options, accept func(*Conn) Receiver) (*Server, error) {
 		panicked:  rate.Sometimes{Interval: panickedEvery},
 	}
 	s.upgrader = newUpgrader(&s.opts)
-	s.writers.New = func() any { return newWriter() }
+	s.scratches.New = func() any { return new(scratch) }
 	s.readers.New = func() any { return new(reader) }
 	s.bodies.New = func() any { return new(bytes.Buffer) }
 	s.gzips.New = func() any { return must(gzip.NewWriterLevel(nil, gzip.BestSpeed)) }
@@ -150,7 +150,7 @@ func (s *Server) verify(r *http.Request, query url.Values) (*Conn, *refusal) {
 	if !slices.Contains(s.opts.Transports, transport) {
 		return nil, unknownTransport()
 	}
-	if strings.ContainsFunc(r.Header.Get("Origin"), func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
+	if strings.ContainsFunc(r.Header.Get("Origin"), isControl) {
 		return nil, badRequestShape()
 	}
 	if upgrade && (transport != WebSocket || r.Method != http.MethodGet ||

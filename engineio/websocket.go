@@ -36,7 +36,8 @@ type socket struct {
 
 	// Fixed after construction.
 	conn    *Conn           // whose it is, or would become
-	raw     syscall.RawConn // for writes that don't block; nil if there are none, as in TLS
+	raw     syscall.RawConn // for reads and writes that don't block; nil if there are none, as in TLS
+	fd      int             // of raw; only releaseLocked closes it
 	deflate bool            // messages may be compressed
 
 	// Owned by the goroutine that reads, or before that by the one that makes the handshake.
@@ -89,10 +90,12 @@ func (s *Server) hijack(w http.ResponseWriter, r *http.Request, c *Conn) (*socke
 	if err != nil {
 		return nil, nil, fmt.Errorf("take over the connection of a request: %w", err)
 	}
+	raw := rawConn(netConn)
 	k := &socket{
 		Conn:    netConn,
 		conn:    c,
-		raw:     rawConn(netConn),
+		raw:     raw,
+		fd:      descriptor(raw),
 		deflate: s.opts.PerMessageDeflate && strings.Contains(r.Header.Get("Sec-WebSocket-Extensions"), "permessage-deflate"),
 		header:  append(lines.Bytes(), "\r\n"...),
 	}
@@ -131,6 +134,10 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *http.Request, query url
 	c.out.add(c.openPacket(false), 0)
 	c.start()
 	c.Flush()
+	if a, ok := w.(*arrival); ok {
+		a.read = func() { k.run(ws) } // on this goroutine, which has nothing else to do
+		return
+	}
 	go k.run(ws) // ends when the client or closeLocked ends the connection
 }
 
@@ -244,11 +251,11 @@ func (k *socket) flushLocked() {
 
 // writeLocked writes until the outbox is empty and returns true, or until the kernel takes no more.
 func (k *socket) writeLocked() bool {
-	w := k.conn.server.writers.Get().(*writer)
-	defer k.conn.server.writers.Put(w)
+	scratch := k.conn.server.scratches.Get().(*scratch)
+	defer k.conn.server.scratches.Put(scratch)
 	for !k.out.empty() {
-		p := k.gatherLocked(w.scratch)
-		n, err := w.write(k.raw, p)
+		p := k.gatherLocked(scratch[:0])
+		n, err := write(k.fd, p)
 		if err != nil {
 			k.brokenLocked()
 			return true
@@ -265,12 +272,12 @@ func (k *socket) writeLocked() bool {
 func (k *socket) drain() {
 	c := k.conn
 	defer c.server.work.Done()
-	w := c.server.writers.Get().(*writer)
-	defer c.server.writers.Put(w)
+	scratch := c.server.scratches.Get().(*scratch)
+	defer c.server.scratches.Put(scratch)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for !k.out.empty() && !k.released {
-		p := k.gatherLocked(w.scratch)
+		p := k.gatherLocked(scratch[:0])
 		p = p[:min(len(p), scratchBytes)]
 		c.mu.Unlock()
 		_ = k.Conn.SetWriteDeadline(time.Now().Add(c.server.opts.WriteTimeout))
@@ -526,32 +533,7 @@ type reader struct {
 // readerBytes is how much is read ahead: many messages as chats have them.
 const readerBytes = 8 << 10
 
-// writer is a pooled scratch buffer and the callback for a write that doesn't block, which would otherwise have
-// to be allocated for each.
-type writer struct {
-	scratch []byte
-	p       []byte
-	n       int
-	err     error
-	attempt func(fd uintptr) bool
-}
+// scratch is a pooled buffer in which what is written at once is joined.
+type scratch [scratchBytes]byte
 
-// scratchBytes is how much is joined for one write.
 const scratchBytes = 64 << 10
-
-func newWriter() *writer {
-	w := &writer{scratch: make([]byte, 0, scratchBytes)}
-	w.attempt = w.try
-	return w
-}
-
-// write writes as much of p as the kernel takes at once.
-func (w *writer) write(raw syscall.RawConn, p []byte) (int, error) {
-	w.p, w.n, w.err = p, 0, nil
-	err := raw.Write(w.attempt)
-	w.p = nil
-	if err == nil {
-		err = w.err
-	}
-	return w.n, err
-}
