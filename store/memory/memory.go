@@ -1,8 +1,8 @@
 // Package memory keeps everything in the memory of the process. It is for tests, and for running without a place on
 // disk: what it calls durable lasts as long as the process.
 //
-// Mailboxes are spread over stripes, each under its own mutex; sessions and recoveries are under another; presence is
-// spread over stripes too. No two locks are held at the same time.
+// Mailboxes are spread over stripes, each under its own mutex; sessions are under another, and so are recoveries; presence
+// is spread over stripes too. No locks of two kinds are held at the same time.
 package memory
 
 import (
@@ -20,6 +20,7 @@ import (
 type Store struct {
 	Presence
 	mailboxes
+	recoveries
 
 	opts store.Options
 
@@ -44,6 +45,7 @@ const (
 func New(opts store.Options) *Store {
 	s := &Store{opts: opts.WithDefaults(), stop: make(chan struct{})}
 	s.mailboxes.init(s.opts)
+	s.recoveries.init(s.opts)
 	s.Presence.init()
 	s.swept.Go(s.sweeper)
 	return s
@@ -58,6 +60,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.mailboxes.closed.Store(true)
+	s.recoveries.closed.Store(true)
 	_ = s.Presence.Close() // can't fail
 	close(s.stop)
 	s.swept.Wait()
@@ -81,6 +84,7 @@ func (s *Store) sweeper() {
 // sweep removes what has expired, in steps.
 func (s *Store) sweep() {
 	s.mailboxes.sweep()
+	s.recoveries.sweep()
 	for more := true; more && !s.closed.Load(); {
 		// Rows in memory are never damaged: there is no error to report.
 		_ = s.update(context.Background(), func(r records.Records) (err error) {

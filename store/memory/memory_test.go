@@ -2,6 +2,7 @@ package memory
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -43,16 +44,22 @@ func fill(t *testing.T, s *Store, n int) {
 }
 
 // size counts what the store holds, expired or not.
-func size(s *Store) (boxes, rows int) {
+func size(s *Store) (boxes, rows, recoveries int) {
 	for i := range s.mailboxes.stripes {
 		stripe := &s.mailboxes.stripes[i]
 		stripe.mu.Lock()
 		boxes += len(stripe.boxes)
 		stripe.mu.Unlock()
 	}
+	s.recoveries.mu.Lock()
+	recoveries = len(s.recoveries.byPID)
+	if due := len(s.recoveries.due); due != recoveries {
+		panic(fmt.Sprintf("%d recoveries, %d of them due", recoveries, due))
+	}
+	s.recoveries.mu.Unlock()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return boxes, s.rows.Len()
+	return boxes, s.rows.Len(), recoveries
 }
 
 // TestSweep checks that expired things are removed without being asked for.
@@ -64,15 +71,83 @@ func TestSweep(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		fill(t, s, 10) // keeps these ten sessions alive; the messages are retries, which keep nothing
 		time.Sleep(30*time.Second + 2*sweepInterval)
-		// A session is two rows, its user three, a recovery two, and there is the number of users.
-		if boxes, rows := size(s); boxes != 0 || rows != 10*7+1 {
-			t.Errorf("%d mailboxes and %d rows are left", boxes, rows)
+		// A session is two rows, its user three, and there is the number of users.
+		if boxes, rows, recoveries := size(s); boxes != 0 || rows != 10*5+1 || recoveries != 10 {
+			t.Errorf("%d mailboxes, %d rows and %d recoveries are left", boxes, rows, recoveries)
 		}
 		time.Sleep(time.Minute)
-		if boxes, rows := size(s); boxes != 0 || rows != 1 {
-			t.Errorf("%d mailboxes and %d rows are left at the end", boxes, rows)
+		if boxes, rows, recoveries := size(s); boxes != 0 || rows != 1 || recoveries != 0 {
+			t.Errorf("%d mailboxes, %d rows and %d recoveries are left at the end", boxes, rows, recoveries)
 		}
 	})
+}
+
+// TestRecoveriesAnyOrder checks that recoveries expire by their time, whatever the order in which they came, were
+// replaced and went.
+func TestRecoveriesAnyOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(store.Options{})
+		defer s.Close()
+		const n = 1000
+		rng := rand.New(rand.NewPCG(1, 2))
+		left := map[string]int{} // in how many minutes each expires
+		for range 3 {
+			for _, i := range rng.Perm(n) {
+				pid := fmt.Sprint(i)
+				if rng.IntN(4) == 0 {
+					if err := s.DeleteRecovery(t.Context(), pid); err != nil {
+						t.Fatal(err)
+					}
+					delete(left, pid)
+					continue
+				}
+				left[pid] = 1 + rng.IntN(5)
+				if err := s.SaveRecovery(t.Context(), store.Recovery{PID: pid}, time.Duration(left[pid])*time.Minute); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		time.Sleep(2 * sweepInterval)
+		for minute := range 6 {
+			want := 0
+			for _, at := range left {
+				if at > minute {
+					want++
+				}
+			}
+			if _, _, got := size(s); got != want {
+				t.Errorf("after %d minutes %d recoveries are left, want %d", minute, got, want)
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
+// BenchmarkRecovery replaces and takes the record of one of ten thousand clients.
+func BenchmarkRecovery(b *testing.B) {
+	s := New(store.Options{})
+	defer s.Close()
+	var all [10000]store.Recovery
+	for i := range all {
+		pid := fmt.Sprintf("%020x", i)
+		all[i] = store.Recovery{
+			PID: pid, SID: pid, Namespace: "/", User: "0123456789abcdef", Box: store.Box{App: "chat", User: "0123456789abcdef"},
+			Rooms: []string{pid, "0123456789abcdef"}, Data: []byte(`{"User":"0123456789abcdef","Data":null,"Start":{"Epoch":0,"Seq":0}}`),
+		}
+		if err := s.SaveRecovery(b.Context(), all[i], 24*time.Hour); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		r := &all[i*7919%len(all)]
+		if _, err := s.TakeRecovery(b.Context(), r.PID); err != nil {
+			b.Fatal(err)
+		}
+		if err := s.SaveRecovery(b.Context(), *r, 24*time.Hour); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // TestPresenceLeavesNothing checks that users who left cost nothing.

@@ -2,7 +2,6 @@ package memory
 
 import (
 	"context"
-	"time"
 
 	"parley/store"
 	"parley/store/internal/records"
@@ -79,32 +78,4 @@ func (s *Store) CountUsers(ctx context.Context) (count int, err error) {
 		return err
 	})
 	return count, err
-}
-
-// SaveRecovery implements [store.Recoveries].
-func (s *Store) SaveRecovery(ctx context.Context, recovery store.Recovery, ttl time.Duration) error {
-	if err := recovery.Validate(); err != nil {
-		return err
-	}
-	return s.update(ctx, func(r records.Records) error { return r.SaveRecovery(recovery, ttl) })
-}
-
-// TakeRecovery implements [store.Recoveries].
-func (s *Store) TakeRecovery(ctx context.Context, pid string) (recovery store.Recovery, err error) {
-	if err := store.CheckID("pid", pid); err != nil {
-		return store.Recovery{}, err
-	}
-	err = s.update(ctx, func(r records.Records) error {
-		recovery, err = r.TakeRecovery(pid)
-		return err
-	})
-	return recovery, err
-}
-
-// DeleteRecovery implements [store.Recoveries].
-func (s *Store) DeleteRecovery(ctx context.Context, pid string) error {
-	if err := store.CheckID("pid", pid); err != nil {
-		return err
-	}
-	return s.update(ctx, func(r records.Records) error { return r.DeleteRecovery(pid) })
 }
