@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"parley/metrics"
@@ -19,24 +20,23 @@ type Tailer interface {
 }
 
 // Check compares every followed mailbox with where it ends in the store, and reads what was missed: pub/sub
-// between processes may lose anything. It returns the first error, having checked what it could. Several
-// checks may run at once.
+// between processes may lose anything. Where the store has lost entries that were delivered, as a replica that takes
+// over may, their numbers are given again to others: the followers connect anew and get what the store has now.
+// It returns the first error, having checked what it could. Several checks may run at once.
 func (p *Pool) Check(ctx context.Context) error {
 	var first error
 	for _, s := range p.shards {
-		byApp := make(map[string][]store.Box)
+		byApp := make(map[string][]position)
 		err := s.do(ctx, func(s *Shard) {
-			for box := range s.streams {
-				byApp[box.App] = append(byApp[box.App], box)
+			for box, st := range s.streams {
+				byApp[box.App] = append(byApp[box.App], position{st, st.at})
 			}
 		})
 		if err != nil {
 			return err
 		}
-		for app, boxes := range byApp {
-			for len(boxes) > 0 {
-				page := boxes[:min(len(boxes), checkPage)]
-				boxes = boxes[len(page):]
+		for app, all := range byApp {
+			for page := range slices.Chunk(all, checkPage) {
 				if err := s.check(ctx, app, page); err != nil && first == nil {
 					first = err
 				}
@@ -46,29 +46,46 @@ func (p *Pool) Check(ctx context.Context) error {
 	return first
 }
 
-// check has the streams of boxes read that are behind.
-func (s *Shard) check(ctx context.Context, app string, boxes []store.Box) error {
+// position is where a stream was before its source was asked.
+type position struct {
+	stream *stream
+	at     store.Offset
+}
+
+// check has the streams read that are behind, and ends those whose entries the store has lost.
+func (s *Shard) check(ctx context.Context, app string, streams []position) error {
 	tailer, ok := s.pool.source(app).(Tailer)
 	if !ok {
 		return nil
+	}
+	boxes := make([]store.Box, len(streams))
+	for i, was := range streams {
+		boxes[i] = was.stream.box
 	}
 	tails, err := tailer.Tails(ctx, boxes)
 	if err != nil {
 		return err
 	}
 	return s.do(ctx, func(s *Shard) {
-		for i, box := range boxes {
-			st := s.streams[box]
-			if st == nil || tails[i].Epoch < st.at.Epoch || tails[i].Epoch == st.at.Epoch && tails[i].Seq <= st.at.Seq {
-				continue
+		for i, was := range streams {
+			st, tail := was.stream, tails[i]
+			switch {
+			case s.streams[st.box] != st: // nobody follows it any more
+			case !tail.IsZero() && tail.Before(was.at):
+				s.pool.metrics.Count(metrics.MailGaps, "lost by the store")
+				s.pool.failing.Do(func() {
+					s.log.Error().Str("app", app).Msg("the store has lost messages that were delivered: the devices of their users connect anew; if Redis has just failed over, its replica had not got them yet")
+				})
+				s.abandon(st)
+			case st.at.Before(tail):
+				if tail.Epoch > st.at.Epoch {
+					st.restart(tail.Epoch)
+				}
+				// Those that are only on their way get the grace of any gap before the store is asked again.
+				s.pool.metrics.Count(metrics.MailGaps, "found by a check")
+				st.newest = max(st.newest, tail.Seq)
+				s.settle(st)
 			}
-			if tails[i].Epoch > st.at.Epoch {
-				st.restart(tails[i].Epoch)
-			}
-			// Those that are only on their way get the grace of any gap before the store is asked again.
-			s.pool.metrics.Count(metrics.MailGaps, "found by a check")
-			st.newest = max(st.newest, tails[i].Seq)
-			s.settle(st)
 		}
 	})
 }

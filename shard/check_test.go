@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"parley/engineio"
 	"parley/metrics"
 	"parley/store"
 )
@@ -73,6 +74,26 @@ func TestCheckFindsANewLife(t *testing.T) {
 		time.Sleep(gapGrace + time.Millisecond)
 		synctest.Wait()
 		expect(t, "both lives", w.texts(), append(offsets(1, 1, 1), offsets(2, 1, 2)...))
+	})
+}
+
+// Redis may fail over to a replica that lacks the newest entries, and their numbers are given again.
+func TestCheckFindsWhatTheStoreLost(t *testing.T) {
+	mailTest(t, func(t *testing.T, p *Pool, b *fakeBox) {
+		_, w := device(t, p, "s", b, store.Offset{})
+		deliverAll(t, p, b.append(), b.append(), b.append())
+		must(t, p.Check(t.Context()))
+		if len(w.closed) != 0 {
+			t.Errorf("closed %v, though nothing was lost", w.closed)
+		}
+		b.mu.Lock()
+		b.last = 1
+		b.mu.Unlock()
+		must(t, p.Check(t.Context()))
+		synctest.Wait()
+		if !slices.Equal(w.closed, []engineio.Reason{engineio.ForcedClose}) {
+			t.Errorf("closed %v, want once", w.closed)
+		}
 	})
 }
 

@@ -16,6 +16,7 @@ const MaxShards = 256
 type directory struct {
 	seed    maphash.Seed
 	stripes [64]stripe
+	single  [MaxShards]shardSet // those of one shard, which nearly all rooms are on and share
 
 	// watch, if not nil, is told when a room of this process gets its first member or loses its last. It is
 	// called under the stripe's lock, so that a room's changes come in order, and must not block.
@@ -23,11 +24,11 @@ type directory struct {
 }
 
 type stripe struct {
-	mu    sync.RWMutex
-	rooms map[roomKey]shardSet // a room that no shard has members of is removed
+	mu sync.RWMutex
+	// rooms has the shards of each room, by namespace and room. The sets are never changed. A room that no shard has
+	// members of is removed, and so is a namespace without rooms.
+	rooms map[string]map[string]*shardSet
 }
-
-type roomKey struct{ namespace, room string }
 
 // shardSet is a set of shard indexes.
 type shardSet [MaxShards / 64]uint64
@@ -35,7 +36,10 @@ type shardSet [MaxShards / 64]uint64
 func newDirectory() *directory {
 	d := &directory{seed: maphash.MakeSeed()}
 	for i := range d.stripes {
-		d.stripes[i].rooms = make(map[roomKey]shardSet)
+		d.stripes[i].rooms = make(map[string]map[string]*shardSet)
+	}
+	for i := range d.single {
+		d.single[i].add(i)
 	}
 	return d
 }
@@ -48,33 +52,52 @@ func (d *directory) add(namespace, room string, shard int) {
 	st := d.stripe(room)
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	key := roomKey{namespace, room}
-	set, known := st.rooms[key]
-	set.add(shard)
-	st.rooms[key] = set
-	if !known && d.watch != nil {
-		d.watch(namespace, room, true)
+	rooms := st.rooms[namespace]
+	if rooms == nil {
+		rooms = make(map[string]*shardSet)
+		st.rooms[namespace] = rooms
 	}
+	known := rooms[room]
+	if known == nil {
+		rooms[room] = &d.single[shard]
+		if d.watch != nil {
+			d.watch(namespace, room, true)
+		}
+		return
+	}
+	set := *known
+	set.add(shard)
+	rooms[room] = &set
 }
 
 func (d *directory) remove(namespace, room string, shard int) {
 	st := d.stripe(room)
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	d.takeOutLocked(st, roomKey{namespace, room}, shard)
+	d.takeOutLocked(st, namespace, room, shard)
 }
 
-// takeOutLocked takes a shard out of a room that it is in.
-func (d *directory) takeOutLocked(st *stripe, key roomKey, shard int) {
-	set, known := st.rooms[key]
-	set.remove(shard)
-	if set != (shardSet{}) {
-		st.rooms[key] = set
+// takeOutLocked takes a shard out of a room, which it need not be in.
+func (d *directory) takeOutLocked(st *stripe, namespace, room string, shard int) {
+	rooms := st.rooms[namespace]
+	known := rooms[room]
+	if known == nil {
 		return
 	}
-	delete(st.rooms, key)
-	if known && d.watch != nil {
-		d.watch(key.namespace, key.room, false)
+	set := *known
+	set.remove(shard)
+	switch set.len() {
+	case 0:
+		if delete(rooms, room); len(rooms) == 0 {
+			delete(st.rooms, namespace)
+		}
+		if d.watch != nil {
+			d.watch(namespace, room, false)
+		}
+	case 1:
+		set.each(func(left int) { rooms[room] = &d.single[left] })
+	default:
+		rooms[room] = &set
 	}
 }
 
@@ -83,8 +106,10 @@ func (d *directory) lookup(namespace, room string, set *shardSet) {
 	st := d.stripe(room)
 	st.mu.RLock()
 	defer st.mu.RUnlock()
-	for i, word := range st.rooms[roomKey{namespace, room}] {
-		set[i] |= word
+	if found := st.rooms[namespace][room]; found != nil {
+		for i, word := range found {
+			set[i] |= word
+		}
 	}
 }
 
@@ -93,8 +118,10 @@ func (d *directory) forget(shard int) {
 	for i := range d.stripes {
 		st := &d.stripes[i]
 		st.mu.Lock()
-		for key := range st.rooms {
-			d.takeOutLocked(st, key, shard)
+		for namespace, rooms := range st.rooms {
+			for room := range rooms {
+				d.takeOutLocked(st, namespace, room, shard)
+			}
 		}
 		st.mu.Unlock()
 	}

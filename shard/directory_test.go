@@ -31,6 +31,8 @@ func TestShardSet(t *testing.T) {
 	}
 }
 
+type roomKey struct{ namespace, room string }
+
 func TestDirectoryAgainstModel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	d := newDirectory()

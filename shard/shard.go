@@ -17,6 +17,8 @@ import (
 )
 
 const (
+	// flushAfter bounds how long turns under load keep their frames for those of the next.
+	flushAfter = time.Millisecond
 	// turnLimit bounds the commands of one turn, so that the first frame of a turn is not kept back by a
 	// flood behind it.
 	turnLimit = 1024
@@ -51,7 +53,8 @@ type Shard struct {
 // state is what a shard loses when it dies.
 type state struct {
 	registry  *registry.Registry
-	touched   []*registry.Socket // sockets with frames that this turn has not flushed yet
+	touched   []*registry.Socket // sockets with frames that are not flushed yet
+	gathering time.Time          // since when, under load
 	streams   map[store.Box]*stream
 	waiting   map[*stream]struct{}              // those that are to be read, which have a due time
 	followers map[*registry.Socket][]*stream    // what each socket follows
@@ -245,7 +248,7 @@ func (s *Shard) supervise() {
 	}
 }
 
-// work takes turns until the inbox is empty, gives up the token and returns true. If the shard dies it returns
+// work takes turns until the inbox is empty, flushes, gives up the token and returns true. If the shard dies it returns
 // false and keeps the token. Before each turn it lets everybody else run, so that under load a turn has what all of
 // them post, and the frames of each socket go out together.
 func (s *Shard) work() bool {
@@ -259,9 +262,13 @@ func (s *Shard) work() bool {
 		}
 		select {
 		case c := <-s.inbox:
-			s.turn(c)
+			s.gather(c)
 			continue
 		default:
+		}
+		if len(s.touched) > 0 {
+			s.attempt(s.flush)
+			continue
 		}
 		if !s.release() {
 			return true
@@ -270,21 +277,39 @@ func (s *Shard) work() bool {
 	return false
 }
 
+// gather is turn under load: its frames wait for those of the turns that follow at once, if neither they nor the turn
+// are too long.
+func (s *Shard) gather(first command) {
+	s.attempt(func() {
+		if len(s.touched) == 0 {
+			s.gathering = time.Now()
+		}
+		if full := s.drain(first); full || time.Since(s.gathering) >= flushAfter {
+			s.flush()
+		}
+	})
+}
+
 // turn runs first and what else waits, then flushes.
 func (s *Shard) turn(first command) {
 	s.attempt(func() {
-		s.run(first)
-		for range turnLimit {
-			select {
-			case c := <-s.inbox:
-				s.run(c)
-				continue
-			default:
-			}
-			break
-		}
+		s.drain(first)
 		s.flush()
 	})
+}
+
+// drain runs first and what else waits, or as much of it as a turn may have: then it is full.
+func (s *Shard) drain(first command) (full bool) {
+	s.run(first)
+	for range turnLimit {
+		select {
+		case c := <-s.inbox:
+			s.run(c)
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // attempt runs f, which may panic, and then sets the timer.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"parley/registry"
 )
@@ -169,6 +170,41 @@ func TestOneFlushForEachTouchedSocketInATurn(t *testing.T) {
 		}
 		if idle.flushes != 0 {
 			t.Errorf("a socket that was sent nothing was flushed %d times", idle.flushes)
+		}
+	})
+}
+
+// Under load the frames of turns that follow each other at once go out together, but none waits for long.
+func TestTurnsUnderLoadGatherFrames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t, Options{Shards: 1})
+		_, w := join(t, p, "a", "u")
+		s := p.At(0)
+		<-s.token // the test has the turns now
+		w.flushes = 0
+		say := func() *emit {
+			e := event("x", "a")
+			e.seal()
+			return &emit{envelope: e}
+		}
+		turns := func(n, flushes int) {
+			t.Helper()
+			for range n {
+				s.gather(say())
+			}
+			if w.flushes != flushes {
+				t.Errorf("flushed %d times, want %d", w.flushes, flushes)
+			}
+		}
+		turns(3, 0)
+		time.Sleep(flushAfter)
+		turns(1, 1)
+		if len(w.sent) != 4 {
+			t.Errorf("sent %d frames, want all 4", len(w.sent))
+		}
+		turns(2, 1)
+		if !s.work() || w.flushes != 2 || len(w.sent) != 6 {
+			t.Errorf("%d frames in %d flushes when nothing else waits, want 6 in 2", len(w.sent), w.flushes)
 		}
 	})
 }

@@ -179,8 +179,45 @@ func (s *Shard) Follow(ctx context.Context, t *registry.Socket, box store.Box, a
 	if err := s.post(ctx, c); err != nil {
 		return false, err
 	}
-	err = c.wait(s)
-	return err == nil && c.behind, err
+	if err := c.wait(s); err != nil {
+		return false, err
+	}
+	if c.fresh {
+		return false, s.begin(ctx, box, after)
+	}
+	return c.behind, nil
+}
+
+// begin has a stream read that is new here: what was stored before was delivered to nobody. Nearly always that is
+// nothing, which a source that can tell is asked right here: that costs less than a read.
+func (s *Shard) begin(ctx context.Context, box store.Box, at store.Offset) error {
+	c := &reread{box: box}
+	if tailer, ok := s.pool.source(box.App).(Tailer); ok {
+		tails, err := tailer.Tails(ctx, []store.Box{box})
+		if err == nil && tails[0] == at {
+			return nil
+		}
+		c.later = err != nil
+	}
+	return s.postSurely(s.pool.ctx, c)
+}
+
+// reread has a stream read, later if the store did not answer just now.
+type reread struct {
+	box   store.Box
+	later bool
+}
+
+func (c *reread) run(s *Shard) {
+	st := s.streams[c.box]
+	switch {
+	case st == nil: // nobody follows it any more
+	case !c.later:
+		s.read(st)
+	case !st.reading:
+		st.stale = true
+		s.plan(st, time.Now().Add(gapRetry))
+	}
 }
 
 type follow struct {
@@ -188,7 +225,11 @@ type follow struct {
 	socket *registry.Socket
 	box    store.Box
 	after  store.Offset
-	behind bool // set before the outcome
+
+	// Set before the outcome.
+
+	behind bool
+	fresh  bool // the stream is new
 }
 
 func (c *follow) run(s *Shard) { c.reply <- s.follow(c) }
@@ -201,13 +242,13 @@ func (s *Shard) follow(c *follow) error {
 	if slices.Contains(s.followers[c.socket], st) {
 		return errors.New("socket follows this mailbox already")
 	}
-	fresh := st == nil
 	switch {
-	case fresh:
+	case st == nil:
+		c.fresh = true
 		st = &stream{box: c.box, at: c.after}
 		s.streams[c.box] = st
 	case c.after.Epoch > st.at.Epoch:
-		fresh = true // for the shard it is: the caller saw a new life of the mailbox before it did
+		c.fresh = true // for the shard it is: the caller saw a new life of the mailbox before it did
 		st.restart(c.after.Epoch)
 	case c.after.Epoch < st.at.Epoch || c.after.Seq < st.at.Seq:
 		c.behind = true
@@ -220,9 +261,6 @@ func (s *Shard) follow(c *follow) error {
 	st.followers = append(st.followers, &follower{socket: c.socket, at: c.after})
 	delete(s.places, c.socket) // its follower knows better
 	s.followers[c.socket] = append(s.followers[c.socket], st)
-	if fresh {
-		s.read(st) // what was stored before was delivered to nobody here
-	}
 	return nil
 }
 

@@ -523,11 +523,39 @@ func TestStreamEndsWithItsLastFollower(t *testing.T) {
 	})
 }
 
+// A box that ends where its first follower is costs no read, and what comes at the same time is not lost.
+func TestFollowAtTheEndReadsNothing(t *testing.T) {
+	mailTest(t, func(t *testing.T, p *Pool, b *fakeBox) {
+		b.appendN(3)
+		_, w := device(t, p, "s", b, b.tail())
+		time.Sleep(time.Minute)
+		if got := b.readCount(); got != 0 {
+			t.Errorf("%d reads", got)
+		}
+		deliverAll(t, p, b.append())
+		synctest.Wait()
+		expect(t, "sent", w.texts(), offsets(1, 4, 4))
+		if got := b.readCount(); got != 0 {
+			t.Errorf("%d reads", got)
+		}
+	})
+}
+
+// An entry that was stored after its client read where the box ends, and delivered before it followed, is read.
+func TestFollowBehindTheEndReads(t *testing.T) {
+	mailTest(t, func(t *testing.T, p *Pool, b *fakeBox) {
+		b.appendN(3)
+		_, w := device(t, p, "s", b, store.Offset{Epoch: 1, Seq: 2})
+		synctest.Wait()
+		expect(t, "sent", w.texts(), offsets(1, 3, 3))
+	})
+}
+
 func TestFailedReadOfAStreamThatEnded(t *testing.T) {
 	mailTest(t, func(t *testing.T, p *Pool, b *fakeBox) {
 		b.latency, b.failing = time.Second, 100
 		s, _ := device(t, p, "s", b, store.Offset{})
-		synctest.Wait()
+		time.Sleep(gapRetry + b.latency/2) // Follow could not be told where the box ends: it is being read
 		must(t, p.Owner("ann").Unregister(t.Context(), s))
 		time.Sleep(time.Minute)
 		empty(t, p)

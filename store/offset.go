@@ -18,6 +18,11 @@ type Offset struct {
 // IsZero reports whether o stands before the oldest entry.
 func (o Offset) IsZero() bool { return o == Offset{} }
 
+// Before reports whether o comes before p: in an earlier incarnation of the mailbox, or by its number.
+func (o Offset) Before(p Offset) bool {
+	return o.Epoch < p.Epoch || o.Epoch == p.Epoch && o.Seq < p.Seq
+}
+
 // String returns the form that travels to clients: the epoch in base 36, a hyphen, the number in base 10.
 func (o Offset) String() string {
 	b := make([]byte, 0, 32)
