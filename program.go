@@ -111,14 +111,14 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 	}
 	p.addr = listener.Addr()
 	p.http = &http.Server{
-		Handler:           p.routes(counters),
+		Handler:           p.routes(counters, origins),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          stdlog.New(log, "", 0),
 	}
 	go func() {
-		if err := p.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := p.http.Serve(engineio.Front(listener, "/socket.io/", p.http)); !errors.Is(err, http.ErrServerClosed) {
 			p.failed <- err
 		}
 	}()
@@ -178,15 +178,8 @@ func (p *program) stop() error {
 		err = nil
 	}
 	p.chat.Close()
-	if relayed.Wait(); p.cluster != nil {
-		p.cluster.stopRelay()
-	}
-	// Whoever still holds a TCP connection now has no request under way that is worth waiting for.
-	rest, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if shutErr := p.http.Shutdown(rest); shutErr != nil {
-		err = errors.Join(err, p.http.Close())
-	}
+	relayed.Wait()
+	err = errors.Join(err, p.stopServing())
 	close(p.stopped)
 	p.running.Wait()
 	if closeErr := p.closeStore(); closeErr != nil {
@@ -196,8 +189,29 @@ func (p *program) stop() error {
 	return err
 }
 
+// stopServing ends the HTTP server, and with it what is forwarded.
+func (p *program) stopServing() error {
+	rest, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stopped := make(chan error, 1)
+	deaf := make(chan struct{})
+	p.http.RegisterOnShutdown(func() { close(deaf) })
+	go func() { stopped <- p.http.Shutdown(rest) }() // ends with rest
+	if p.cluster != nil {
+		// A client whose poll is given back must not be able to come here again with the next.
+		<-deaf
+		p.cluster.stopRelay()
+	}
+	// Whoever still holds a TCP connection now has no request under way that is worth waiting for.
+	defer time.AfterFunc(time.Second, cancel).Stop()
+	if err := <-stopped; err != nil {
+		return p.http.Close()
+	}
+	return nil
+}
+
 // routes says what is served where.
-func (p *program) routes(counters *metrics.Metrics) http.Handler {
+func (p *program) routes(counters *metrics.Metrics, origins *auth.Origins) http.Handler {
 	pages := http.NewServeMux()
 	pages.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if p.draining.Load() {
@@ -212,6 +226,7 @@ func (p *program) routes(counters *metrics.Metrics) http.Handler {
 		_, _ = fmt.Fprintln(w, health) // who asked may be gone
 	})
 	pages.Handle("GET /metrics", p.operatorOnly(counters.Handler()))
+	pages.Handle("/chat/history", p.chat.History(handlers.HistoryOptions{Allow: origins.Allow, Rate: float64(p.cfg.RateLimit)}))
 	pages.Handle("/", web.Handler())
 
 	sockets := http.Handler(p.sockets)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
@@ -30,7 +31,7 @@ type cluster struct {
 	store   *redisstore.Store
 	fanout  *redisfan.Fanout
 	relay   *relay.Relay
-	settle  atomic.Pointer[func(user string)] // announces a user's presence; set once there is a chat
+	settle  atomic.Pointer[func(user string, online bool)] // announces a user's presence; set once there is a chat
 }
 
 // joinCluster connects to Redis, and waits for it up to REDIS_WAIT.
@@ -41,17 +42,15 @@ func joinCluster(ctx context.Context, cfg *config.Config, log zerolog.Logger, co
 		return nil, fmt.Errorf("REDIS_URL can't be used: %w", err)
 	}
 	c := &cluster{cfg: cfg, log: log, metrics: counters}
-	c.clients = []redis.UniversalClient{
-		redis.NewUniversalClient(options),
-		redis.NewUniversalClient(redisfan.ClientOptions(*options)),
-	}
-	settle := func(user string) {
+	c.clients = []redis.UniversalClient{newClient(options), newClient(redisfan.ClientOptions(*options))}
+	settle := func(user string, online bool) {
 		if f := c.settle.Load(); f != nil {
-			(*f)(user)
+			(*f)(user, online)
 		}
 	}
 	c.store, err = redisstore.Open(ctx, c.clients[0], redisstore.Options{
-		Options: storeOptions(cfg), Wait: cfg.RedisWait, Departed: settle, Returned: settle, Logger: log,
+		Options: storeOptions(cfg), Wait: cfg.RedisWait, Logger: log,
+		Departed: func(user string) { settle(user, false) }, Returned: func(user string) { settle(user, true) },
 	})
 	if err != nil {
 		return nil, errors.Join(err, c.closeClients())
@@ -64,6 +63,19 @@ func joinCluster(ctx context.Context, cfg *config.Config, log zerolog.Logger, co
 		return nil, errors.Join(err, c.store.Close(), c.closeClients())
 	}
 	return c, nil
+}
+
+// topologyAge is how old a client's knowledge of a Cluster may be. A node that died does not say where its slots went.
+const topologyAge = time.Second
+
+// newClient returns a client of a single server, of one behind Sentinel, or of a Cluster.
+func newClient(o *redis.UniversalOptions) redis.UniversalClient {
+	if !o.IsClusterMode {
+		return redis.NewUniversalClient(o)
+	}
+	cluster := o.Cluster()
+	cluster.ClusterStateReloadInterval = topologyAge
+	return redis.NewClusterClient(cluster)
 }
 
 // advertise tells the other processes where this one listens.

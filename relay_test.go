@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,19 +24,40 @@ import (
 // roundRobin is a proxy without stickiness: each request goes to the next process.
 type roundRobin struct {
 	*httptest.Server
-	mu     sync.Mutex
-	failed []string // replies that are errors
+	handshakes *running // gets these, if not nil; to be set before there are clients
+	mu         sync.Mutex
+	turn       int
+	processes  []*running
+	failed     []string // replies that are errors
+}
+
+// serve says to which processes requests go from now on.
+func (p *roundRobin) serve(processes ...*running) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.processes = processes
+}
+
+func (p *roundRobin) next() *running {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.turn++
+	return p.processes[p.turn%len(p.processes)]
 }
 
 func newRoundRobin(t *testing.T, processes ...*running) *roundRobin {
 	t.Helper()
-	var turn atomic.Uint32
 	p := new(roundRobin)
+	p.serve(processes...)
 	transport := &http.Transport{}
 	p.Server = httptest.NewServer(&httputil.ReverseProxy{
 		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
-			to, err := url.Parse(processes[int(turn.Add(1))%len(processes)].url)
+			process := p.next()
+			if p.handshakes != nil && !r.In.URL.Query().Has("sid") {
+				process = p.handshakes
+			}
+			to, err := url.Parse(process.url)
 			if err != nil {
 				t.Error(err)
 			}
@@ -258,10 +278,12 @@ func TestRelayClientGoes(t *testing.T) {
 	}
 }
 
-// TestRelayStops has the process stop through which a client polls.
+// TestRelayStops has the process stop through which a client polls: the client is made to poll again, elsewhere, and has lost
+// nothing.
 func TestRelayStops(t *testing.T) {
 	_, p := pair(t)
-	c := p[1].hold(p[0].open())
+	path := p[0].open()
+	c := p[1].hold(path)
 	if err := p[1].stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +293,135 @@ func TestRelayStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if body, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 400 || string(body) != unknownSession {
+	if body, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 200 || string(body) != "6" {
 		t.Errorf("%s %s %v", res.Status, body, err)
+	}
+	if got := p[0].post(path, "40/socket,"+`{"token":"t","id":"u"}`); got != "200 ok" {
+		t.Errorf("POST: %s", got)
+	}
+	if status, body, _ := p[0].request(path, nil); status != 200 || !strings.HasPrefix(body, "40/socket,") {
+		t.Errorf("GET: %d %s", status, body)
+	}
+}
+
+// TestRelayRollingRestart has clients of one process poll through three others, which stop one after the other: no request
+// fails, no message is lost, and no connection ends.
+func TestRelayRollingRestart(t *testing.T) {
+	_, p := pair(t)
+	owner := p[0]
+	others := []*running{p[1]}
+	for range 2 {
+		others = append(others, launch(t, "--redis-url="+owner.cfg.RedisURL))
+	}
+	proxy := newRoundRobin(t, others...)
+	proxy.handshakes = owner
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+
+	const users = 8
+	ids := make([]string, users)
+	clients := make([]*client.Client, users)
+	got := make([]chan string, users)
+	for i := range users {
+		got[i] = make(chan string, 100)
+		known := make(chan string, 1)
+		var err error
+		clients[i], err = client.Connect(ctx, client.Options{
+			URL: proxy.URL, Transport: client.Polling, Auth: map[string]string{"username": fmt.Sprint("user ", i)},
+			OnEvent: func(_ *client.Client, e client.Event) {
+				var session struct{ UserID string }
+				var message struct{ Content string }
+				switch e.Name {
+				case "session":
+					_ = e.Decode(0, &session) // then no message finds its way
+					known <- session.UserID
+				case "private message":
+					_ = e.Decode(0, &message)
+					got[i] <- message.Content
+				}
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case ids[i] = <-known:
+		case <-ctx.Done():
+			t.Fatal("no session")
+		}
+	}
+	chat := func(round int) {
+		var talk errgroup.Group
+		for i := range users {
+			talk.Go(func() error {
+				want := fmt.Sprint("round ", round)
+				_, err := clients[i].EmitWithAck(ctx, "private message", map[string]any{"content": want, "to": ids[(i+1)%users]})
+				if err != nil {
+					return fmt.Errorf("user %d, round %d: %w", i, round, err)
+				}
+				select {
+				case content := <-got[i]:
+					if content != want {
+						return fmt.Errorf("user %d got %q in round %d", i, content, round)
+					}
+				case <-ctx.Done():
+					return fmt.Errorf("user %d has no message in round %d", i, round)
+				}
+				return nil
+			})
+		}
+		if err := talk.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// held waits until all clients have a poll held, and returns how many of them r forwards.
+	held := func(r *running, all ...*running) (n int) {
+		for ctx.Err() == nil {
+			sum := 0
+			for _, each := range all {
+				_, text, _ := each.request("/metrics", nil)
+				_, after, _ := strings.Cut(text, "\nparley_relay_forwards ")
+				var forwards int
+				if _, err := fmt.Sscan(after, &forwards); err != nil {
+					t.Fatal(err)
+				}
+				if sum += forwards; each == r {
+					n = forwards
+				}
+			}
+			if sum == users {
+				return n
+			}
+		}
+		t.Fatal("polls are missing")
+		return 0
+	}
+	round := 0
+	for len(others) > 1 {
+		r := others[0]
+		for chat(round); held(r, others...) == 0; chat(round) {
+			round++
+		}
+		round++
+		others = others[1:]
+		proxy.serve(others...)
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+		held(nil, others...)
+	}
+	chat(round)
+	proxy.mu.Lock()
+	failed := proxy.failed
+	proxy.mu.Unlock()
+	if len(failed) > 0 {
+		t.Errorf("%d requests failed: %q", len(failed), failed)
+	}
+	for _, c := range clients {
+		if c.Err() != nil {
+			t.Error(c.Err())
+		}
+		c.Close()
+		<-c.Done()
 	}
 }

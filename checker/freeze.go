@@ -23,22 +23,30 @@ const (
 	thawedWithin  = 5 * time.Second // what was held back by the freeze is over
 )
 
-// departures counts how often one device was told that a user is offline, and when first.
+// departures counts how often one device was told that a user is offline, when first, and how often again with no word of
+// their being online in between.
 type departures struct {
-	mu    sync.Mutex
-	count map[string]int
-	first map[string]time.Time
+	mu      sync.Mutex
+	count   map[string]int
+	first   map[string]time.Time
+	offline map[string]bool
+	again   int
 }
 
 func (d *departures) hear(user string, connected bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if connected {
+		d.offline[user] = false
 		return
 	}
 	if d.count[user]++; d.count[user] == 1 {
 		d.first[user] = time.Now()
 	}
+	if d.offline[user] {
+		d.again++
+	}
+	d.offline[user] = true
 }
 
 // playFreeze freezes a process for longer than its lease while users of the others chat, with each other and with those
@@ -60,7 +68,7 @@ func playFreeze(ctx context.Context, r *run) (*History, error) {
 		for i, d := range u.devices {
 			d.url = others[i%len(others)].url
 			d.onAcked = acks.took
-			heard[d] = &departures{count: make(map[string]int), first: make(map[string]time.Time)}
+			heard[d] = &departures{count: make(map[string]int), first: make(map[string]time.Time), offline: make(map[string]bool)}
 		}
 	}
 	c, err := r.open(ctx)
@@ -101,11 +109,13 @@ func playFreeze(ctx context.Context, r *run) (*History, error) {
 		again := 0
 		for d, of := range heard {
 			d.watch(nil)
-			for _, n := range of.count {
-				again += n - 1
-			}
+			of.mu.Lock()
+			again += of.again
+			of.mu.Unlock()
 		}
-		r.note("announcements of their being offline that came again when it was thawed: %d", again)
+		if again > 0 {
+			r.trouble.report(RuleOnce, "devices were told again %d times of users who they knew are offline, when their process was thawed", again)
+		}
 		return nil
 	})
 	if err := work.wait(); err != nil {

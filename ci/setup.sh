@@ -14,6 +14,7 @@ packages=()
 command -v gcc >/dev/null || packages+=(gcc libc6-dev) # for the race detector
 command -v chromium >/dev/null || packages+=(chromium) # for the tests of the page
 command -v redis-server >/dev/null || packages+=(redis-server) # for those of several processes; brings redis-cli
+command -v openssl >/dev/null || packages+=(openssl) # for those of them that reach Redis with TLS
 [[ -x /usr/sbin/nginx ]] || command -v nginx >/dev/null || packages+=(nginx-light) # for those of several processes behind a proxy
 if ((${#packages[@]})); then
 	root=()

@@ -150,6 +150,26 @@ describe("three processes behind a proxy that is not sticky", () => {
     assert.ok((await log()).some((line) => line.startsWith("101 ")), "nginx has passed on upgrades");
   });
 
+  it("polling clients of the other processes do not notice that one stops, and another takes its place", { timeout: 60_000 }, async () => {
+    const devices = await connect(15, { transports: ["polling"] });
+    const open = async (p) => Number((await (await fetch(`${p.url}/metrics`)).text()).match(/^parley_connections (\d+)$/m)[1]);
+    const stopping = processes[1];
+    const theirs = await open(stopping);
+    const others = await Promise.all(processes.filter((p) => p !== stopping).map(open));
+    await stopping.stop("SIGTERM");
+    const gone = () => devices.filter((d) => d.all("disconnect").length > 0);
+    await devices[0].until("its clients are gone", () => gone().length >= theirs);
+    const staying = devices.filter((d) => !gone().includes(d));
+    assert.equal(staying.length, others[0] + others[1], "clients of the other processes stay");
+    const restart = async () => {
+      await sleep(3000); // meanwhile nginx tries the process that stopped now and then
+      processes[1] = await start({ REDIS_URL, PING_INTERVAL: "5s", PING_TIMEOUT: "5s", PORT: String(stopping.port) });
+    };
+    await Promise.all([chat(staying, 5000), restart()]);
+    for (const d of staying) assert.deepEqual(d.all("disconnect"), [], "nobody was disconnected");
+    for (const d of devices) d.close();
+  });
+
   it("polling clients of a process that is killed come back through the others and miss nothing", async () => {
     const devices = await connect(9, {
       transports: ["polling"], reconnection: true, reconnectionDelay: 100, reconnectionDelayMax: 500,

@@ -15,8 +15,9 @@ import (
 type Fanout interface {
 	// Emit gives an event to the sockets that its selector names.
 	Emit(ctx context.Context, e *shard.Envelope) error
-	// Deliver wakes the followers of a mailbox with an entry that is in the store already.
-	Deliver(ctx context.Context, m shard.Mail) error
+	// Deliver wakes the followers of mailboxes with entries that are in the store already. Those of one message are best
+	// handed in together: other processes are told of them at once.
+	Deliver(ctx context.Context, mails ...shard.Mail) error
 	// Join puts the selected sockets into rooms.
 	Join(ctx context.Context, sel shard.Selector, rooms []string) error
 	// Leave takes the selected sockets out of rooms.

@@ -29,7 +29,15 @@ func NewLocal(pool *shard.Pool, maxRooms int) *Local { return &Local{pool, maxRo
 func (l *Local) Emit(ctx context.Context, e *shard.Envelope) error { return l.pool.Emit(ctx, e) }
 
 // Deliver implements Fanout.
-func (l *Local) Deliver(ctx context.Context, m shard.Mail) error { return l.pool.Deliver(ctx, m) }
+func (l *Local) Deliver(ctx context.Context, mails ...shard.Mail) error {
+	var errs error
+	for _, m := range mails {
+		if err := l.pool.Deliver(ctx, m); err != nil {
+			errs = errors.Join(errs, err)
+		}
+	}
+	return errs
+}
 
 // Join implements Fanout. It returns when the sockets have joined.
 func (l *Local) Join(ctx context.Context, sel shard.Selector, rooms []string) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"parley/auth"
+	"parley/internal/deadline"
 	"parley/socketio"
 	"parley/store"
 )
@@ -104,7 +105,7 @@ func NewChat(n *socketio.Namespace, o ChatOptions) *Chat {
 	if o.Recovery >= 0 {
 		// authenticate looks at who returns, too: the private id alone must not outlive a token, nor a change of
 		// user in the client.
-		n.UseRecovery(socketio.Recovery{Store: o.Store, MaxDisconnection: o.Recovery})
+		n.UseRecovery(socketio.Recovery{Store: o.Store, MaxDisconnection: o.Recovery, Claim: c.gate.claim()})
 	}
 	socketio.OnAck(n, "private message", c.privateMessage)
 	socketio.OnAck(n, "history", c.history)
@@ -197,7 +198,7 @@ func (c *Chat) session(ctx context.Context, id string) (store.Session, error) {
 
 // connected welcomes a socket (contracts.md A3).
 func (c *Chat) connected(ctx context.Context, s *socketio.Socket) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), welcomeTimeout)
+	ctx, cancel := deadline.Context(context.WithoutCancel(ctx), welcomeTimeout)
 	defer cancel()
 	if err := c.welcome(ctx, s); err != nil && s.Connected() {
 		// Half a welcome would leave a client deaf. It comes back by itself.
@@ -226,13 +227,17 @@ func (c *Chat) welcome(ctx context.Context, s *socketio.Socket) error {
 	if err != nil {
 		return err
 	}
-	if err := joinRooms(s, who); err != nil {
+	few, err := c.fewUsers(ctx)
+	if err != nil {
+		return err
+	}
+	if err := joinRooms(s, who, few); err != nil {
 		return err
 	}
 	if err := c.arrive(ctx, s, who); err != nil {
 		return err
 	}
-	sent, err := c.sendRoster(ctx, s, who)
+	sent, err := c.sendRoster(ctx, s, who, few)
 	if err != nil {
 		return err
 	}

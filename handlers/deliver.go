@@ -9,16 +9,23 @@ import (
 	"parley/store"
 )
 
-// deliver wakes the devices of the i-th mailbox of a stored post. A retry is delivered again: the shard knows
+// deliver wakes the devices of the first mailboxes of a stored post, so many. A retry is delivered again: the shard knows
 // by its number whether the first was.
-func deliver(ctx context.Context, n *socketio.Namespace, boxes store.Mailboxes, post store.Post, stored store.Receipt, i int) error {
-	to := post.To[i]
+func deliver(ctx context.Context, n *socketio.Namespace, boxes store.Mailboxes, post store.Post, stored store.Receipt, many int) error {
 	if stored.Duplicate || !stored.At.Equal(post.At.Truncate(time.Millisecond)) {
-		return redeliver(ctx, n, boxes, to.Box, stored.Offsets[i])
+		var errs error
+		for i, to := range post.To[:many] {
+			errs = errors.Join(errs, redeliver(ctx, n, boxes, to.Box, stored.Offsets[i]))
+		}
+		return errs
 	}
-	return n.Deliver(ctx, to.Box, store.Entry{
-		Offset: stored.Offsets[i], ID: post.ID, At: stored.At, Peer: to.Peer, Origin: post.Origin, Data: post.Data,
-	})
+	all := make([]socketio.Delivery, many)
+	for i, to := range post.To[:many] {
+		all[i] = socketio.Delivery{Box: to.Box, Entry: store.Entry{
+			Offset: stored.Offsets[i], ID: post.ID, At: stored.At, Peer: to.Peer, Origin: post.Origin, Data: post.Data,
+		}}
+	}
+	return n.DeliverAll(ctx, all...)
 }
 
 // redeliver delivers an entry as the mailbox has it. A retry may differ from what was stored first, in its

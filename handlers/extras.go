@@ -30,18 +30,21 @@ func hasExtras(s *socketio.Socket) bool {
 	return s.Data(&who) == nil && who.Extras
 }
 
-// joinRooms puts a socket into the rooms of its user.
-func joinRooms(s *socketio.Socket, who identity) error {
-	if who.Extras {
-		// In this order: when other processes are heard in the second room, which Follow waits for, they are in the first.
-		return s.Join(extrasRoom(who.UserID), who.UserID)
+// joinRooms puts a socket into the rooms of its user, and if there are few users into that of those who are told of all.
+func joinRooms(s *socketio.Socket, who identity, few bool) error {
+	var rooms []string
+	if few {
+		rooms = append(rooms, everybody)
 	}
-	if s.Recovered() {
+	if who.Extras {
+		// In this order: when other processes are heard in the user's room, which Follow waits for, they are in this one.
+		rooms = append(rooms, extrasRoom(who.UserID))
+	} else if s.Recovered() {
 		if err := s.Leave(extrasRoom(who.UserID)); err != nil {
 			return err
 		}
 	}
-	return s.Join(who.UserID)
+	return s.Join(append(rooms, who.UserID)...)
 }
 
 // extrasEntry is a user in the roster of a socket with extras.

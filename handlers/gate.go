@@ -47,8 +47,24 @@ func (g *gate) open() bool { return g.verifier == nil }
 // verify returns the identity that the socket's handshake proves, or why there is none.
 func (g *gate) verify(ctx context.Context, s *socketio.Socket) (auth.Identity, error) {
 	h := s.Handshake()
-	header := h.Header()
-	return g.verifier.Verify(ctx, firstText(auth.Token(header, h.Query(), h.Auth), header.Get("Token")))
+	token := auth.Token(nil, h.Query(), h.Auth)
+	if token == "" {
+		header := h.Header() // which are parsed for this
+		token = firstText(auth.Bearer(header), header.Get("Token"))
+	}
+	return g.verifier.Verify(ctx, token)
+}
+
+// claim says whose a client is that brings a private id, by its token: who has stolen the one but not the other does
+// nothing to the connection of its owner. In open mode the private id is as much of a proof as anything.
+func (g *gate) claim() func(context.Context, *socketio.Socket) (string, error) {
+	if g.open() {
+		return nil
+	}
+	return func(ctx context.Context, s *socketio.Socket) (string, error) {
+		id, err := g.verify(ctx, s)
+		return id.User, err
+	}
 }
 
 // watch closes the socket when its token, good until expires, runs out. The DISCONNECT packet tells the

@@ -159,6 +159,25 @@ func TestTokenAndRecovery(t *testing.T) {
 	again.expect(fmt.Sprintf(`42["session",{"sessionID":%q,"userID":"alice"}]`, alice.sessionID))
 }
 
+// TestStolenPrivateID: whoever knows a client's private id, but has no token of its user, does nothing to its connection.
+func TestStolenPrivateID(t *testing.T) {
+	f := authenticated(t)
+	alice := f.web().enter(map[string]string{"token": token(t, "alice", secret, nil)})
+	alice.until(`42["users"`)
+	for _, stolen := range []string{"", token(t, "bob", secret, nil)} {
+		thief := f.web()
+		thief.send(fmt.Sprintf(`40{"pid":%q,"offset":"0-0","token":%q}`, alice.pid, stolen))
+		if frame := thief.until("4"); strings.Contains(frame, alice.pid) || strings.Contains(frame, alice.sid) {
+			t.Errorf("the thief got %s", frame)
+		}
+	}
+	alice.say("alice", "still here", "")
+	f.drop(alice)
+	again := f.web()
+	again.send(fmt.Sprintf(`40{"pid":%q,"offset":"0-0","token":%q}`, alice.pid, token(t, "alice", secret, nil)))
+	again.until(fmt.Sprintf(`40{"sid":%q,"pid":%q}`, alice.sid, alice.pid))
+}
+
 // passes is a verifier whose tokens are what a test says.
 type passes struct {
 	mu    sync.Mutex

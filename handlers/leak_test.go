@@ -45,9 +45,12 @@ func TestC15(t *testing.T) {
 	h := httptest.NewServer(server)
 	var all sync.WaitGroup
 	for i := range 20 {
-		c, _, err := gws.NewClient(gws.BuiltinEventHandler{}, &gws.ClientOption{
+		c, res, err := gws.NewClient(gws.BuiltinEventHandler{}, &gws.ClientOption{
 			Addr: "ws" + strings.TrimPrefix(h.URL, "http") + "/socket.io/?EIO=4&transport=websocket",
 		})
+		if res != nil {
+			defer res.Body.Close()
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

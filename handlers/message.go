@@ -101,19 +101,21 @@ func (c *Chat) privateMessage(ctx context.Context, s *socketio.Socket, r message
 	if err != nil {
 		return nil, storeError(err)
 	}
-	for i, to := range post.To {
-		user := to.Box.User
-		if i > 0 && user == r.To {
-			break // a note to oneself is stored once
-		}
-		err := c.introduce(ctx, user, to.Peer)
-		if e := deliver(ctx, c.namespace, c.store, post, stored, i); e != nil {
+	many := len(post.To)
+	if r.To == s.User() {
+		many = 1 // a note to oneself is stored once
+	}
+	for _, to := range post.To[:many] {
+		if e := c.introduce(ctx, to.Box.User, to.Peer); e != nil {
 			err = errors.Join(err, e)
 		}
-		if err != nil {
-			// It is stored; the next entry, or the client's return, brings it.
-			c.log.Warn().Err(err).Str("uid", user).Msg("a stored message was not delivered at once")
-		}
+	}
+	if e := deliver(ctx, c.namespace, c.store, post, stored, many); e != nil {
+		err = errors.Join(err, e)
+	}
+	if err != nil {
+		// It is stored; the next entry, or the client's return, brings it.
+		c.log.Warn().Err(err).Str("uid", s.User()).Str("to", r.To).Msg("a stored message was not delivered at once")
 	}
 	return &receipt{post.ID, stored.Offsets[1].Seq, stored.At.UnixMilli()}, nil
 }

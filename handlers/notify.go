@@ -56,7 +56,7 @@ func NewNotify(n *socketio.Namespace, o NotifyOptions) *Notify {
 	}})
 	if o.Recovery >= 0 {
 		// Who returns says who it is once more, and is another client if that has changed.
-		n.UseRecovery(socketio.Recovery{Store: o.Store, MaxDisconnection: o.Recovery})
+		n.UseRecovery(socketio.Recovery{Store: o.Store, MaxDisconnection: o.Recovery, Claim: app.gate.claim()})
 	}
 	socketio.OnAck(n, notifyEvent, app.message)
 	return app
@@ -79,15 +79,21 @@ func (n *Notify) authenticate(ctx context.Context, s *socketio.Socket) error {
 		s.SetUser(id.User)
 		return s.SetData(tokenData{id.Expires.UnixMilli()})
 	}
-	query, header := h.Query(), h.Header()
+	query := h.Query()
 	var claim struct{ Token, ID any }
-	if err := json.Unmarshal(h.Auth, &claim); err != nil {
+	if string(h.Auth) != "{}" {
+		if err := json.Unmarshal(h.Auth, &claim); err != nil {
+			return errNoToken
+		}
+	}
+	token, id := firstText(query.Get("token"), claim.Token), firstText(query.Get("id"), claim.ID)
+	if token == "" || id == "" {
+		header := h.Header() // which are parsed for this
+		token, id = firstText(token, header.Get("Token"), auth.Bearer(header)), firstText(id, header.Get("Id"))
+	}
+	if token == "" {
 		return errNoToken
 	}
-	if firstText(query.Get("token"), claim.Token, header.Get("Token"), auth.Bearer(header)) == "" {
-		return errNoToken
-	}
-	id := firstText(query.Get("id"), claim.ID, header.Get("Id"))
 	if id == "" || len(id) > store.MaxIDBytes || !utf8.ValidString(id) { // other bytes would all look alike in JSON
 		return &socketio.Error{Code: codeUnauthorized, Message: "Authorization failed, no id has been provided!"}
 	}
@@ -198,7 +204,7 @@ func (n *Notify) dispatch(ctx context.Context, r notifyRequest, event, text stri
 			n.log.Warn().Err(err).Str("uid", user).Msg("a notification did not reach the older processes")
 		}
 	}
-	if err := deliver(ctx, n.namespace, n.store, post, stored, 0); err != nil {
+	if err := deliver(ctx, n.namespace, n.store, post, stored, 1); err != nil {
 		// It is stored; the next entry, or the client's return, brings it.
 		n.log.Warn().Err(err).Str("uid", user).Msg("a stored notification was not delivered at once")
 	}

@@ -60,25 +60,29 @@ func (c *Chat) presenceElsewhere(_ context.Context, args socketio.Args) (any, er
 	return nil, c.told.relay(user, event == "user connected", func() error { return c.tellHere(except, user, event, arg) })
 }
 
-// SettlePresence announces whether a user is online, whose presence changed without a socket of this process coming or
-// going: the process that had their last socket died, or the store was away.
-func (c *Chat) SettlePresence(user string) {
+// SettlePresence announces that a user is online, or is not, whose presence changed without a socket of this process coming
+// or going: the process that had their last socket died, or the store was away. If that has changed again by now, who made it
+// change tells of that, and nothing is announced here.
+func (c *Chat) SettlePresence(user string, online bool) {
 	ctx, cancel := bounded(context.Background())
 	defer cancel()
-	if err := c.settlePresence(ctx, user); err != nil {
+	if err := c.settlePresence(ctx, user, online); err != nil {
 		c.log.Warn().Err(err).Str("uid", user).Msg("a change of presence could not be announced: each process finds it out later")
 	}
 }
 
-func (c *Chat) settlePresence(ctx context.Context, user string) error {
+func (c *Chat) settlePresence(ctx context.Context, user string, online bool) error {
 	turn := c.turn(user)
 	turn.Lock()
 	defer turn.Unlock()
-	online, err := c.store.Online(ctx, []string{user})
+	is, err := c.store.Online(ctx, []string{user})
 	if err != nil {
 		return fmt.Errorf("read presence: %w", err)
 	}
-	if !online[0] {
+	switch {
+	case is[0] != online:
+		return nil
+	case !online:
 		return c.announce(ctx, "", user, "user disconnected", user)
 	}
 	known, err := c.store.UsersByID(ctx, []string{user})

@@ -21,6 +21,8 @@ const (
 	reconcileGrace = 2 * time.Second
 	// reconcilePause is between the steps of a comparison of all users.
 	reconcilePause = 50 * time.Millisecond
+	// wordsPerUser bounds, in roster limits, the users who are compared for sockets that were given everybody once.
+	wordsPerUser = 16
 	// newestUsers is how many users are looked at first, to find those of whom nothing was heard.
 	newestUsers = 64
 	// justSeen is for how long a user who came and left unheard is told of.
@@ -145,8 +147,9 @@ func (r *reconciler) compare(all bool) error {
 		return err
 	}
 	// Up to the limit everybody is in everybody's list, so that those who are gone need not be kept. Past it only those
-	// are of interest who are in a list here.
-	many := count > c.options.RosterLimit
+	// are of interest who are in a list here: all again, as long as there are sockets that were given everybody, and as
+	// it is not too many.
+	many := count > c.options.RosterLimit && (!c.watchers.anyAll() || c.told.len() > wordsPerUser*c.options.RosterLimit)
 	users := c.told.list(func(user string, online bool) bool { return (many || !online) && !c.watchers.watched(user) })
 	if all || len(r.queue) == 0 {
 		r.queue = users

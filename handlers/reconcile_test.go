@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +15,7 @@ import (
 
 	"parley/fanout"
 	"parley/handlers"
+	"parley/internal/client"
 	"parley/shard"
 	"parley/socketio"
 	"parley/store"
@@ -24,6 +27,8 @@ type elsewhere struct {
 	t     *testing.T
 	host  fanout.Host
 	store *faulty
+	chat  *handlers.Chat
+	http  http.Handler
 
 	mu   sync.Mutex
 	said []string
@@ -50,6 +55,7 @@ func others(t *testing.T, limit int, play func(*elsewhere)) {
 			e.said = append(e.said, strings.TrimPrefix(event, "user ")+" "+user)
 		})
 		chat := handlers.NewChat(n, handlers.ChatOptions{Store: e.store, Shared: true, RosterLimit: limit})
+		e.chat, e.http = chat, server
 		synctest.Wait()
 		play(e)
 		if err := server.Shutdown(context.Background()); err != nil {
@@ -107,6 +113,23 @@ const (
 	disconnected = `["user disconnected","u1"]`
 )
 
+// TestSettlePresence has the store tell of changes that were made without a socket: one that is over is somebody else's to
+// announce.
+func TestSettlePresence(t *testing.T) {
+	others(t, 10, func(e *elsewhere) {
+		e.come("u1")
+		e.chat.SettlePresence("u1", false)
+		e.expect(0)
+		e.chat.SettlePresence("u1", true)
+		e.expect(0, "connected u1")
+		e.leave("u1")
+		e.chat.SettlePresence("u1", true)
+		e.expect(0)
+		e.chat.SettlePresence("u1", false)
+		e.expect(0, "disconnected u1")
+	})
+}
+
 // TestLostAnnouncements has the announcements of other processes get lost: sockets are told within seconds, once.
 func TestLostAnnouncements(t *testing.T) {
 	others(t, 0, func(e *elsewhere) {
@@ -124,6 +147,69 @@ func TestLostAnnouncements(t *testing.T) {
 		e.leave("u2")
 		e.expect(7*time.Second, "connected u2", "disconnected u2")
 		e.expect(time.Minute)
+	})
+}
+
+// enter connects a client, who leaves with the function that it returns.
+func (e *elsewhere) enter(name string) (leave func()) {
+	e.t.Helper()
+	server := &http.Server{Handler: e.http}
+	conns := make(pipes, 1)
+	go func() { _ = server.Serve(conns) }()
+	c, err := client.Connect(e.t.Context(), client.Options{
+		URL: "http://pipe", Auth: map[string]string{"username": name},
+		Dial: func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			conns <- theirs
+			return ours, nil
+		},
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	synctest.Wait()
+	e.mu.Lock()
+	e.said = nil
+	e.mu.Unlock()
+	return func() {
+		close(conns) // the server waits for its listener
+		_ = server.Close()
+		c.Close()
+		synctest.Wait()
+	}
+}
+
+// pipes is a net.Listener of what is put into it.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (p pipes) Close() error   { return nil }
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
+// TestLostPastTheLimit has the announcements of users get lost whom nobody watches, past the roster limit: as long as a
+// socket is there that was given all users, it is told.
+func TestLostPastTheLimit(t *testing.T) {
+	others(t, 2, func(e *elsewhere) {
+		leave := e.enter("bob")
+		var came []string
+		for i := range 8 {
+			user := fmt.Sprint("u", i)
+			e.come(user)
+			e.expect(7*time.Second, "connected "+user)
+			came = append(came, user)
+		}
+		e.expect(time.Minute)
+		for _, user := range came {
+			e.leave(user)
+			e.expect(7*time.Second, "disconnected "+user)
+		}
+		leave()
 	})
 }
 

@@ -32,12 +32,22 @@ type rosterEntry struct {
 	Messages  []json.RawMessage `json:"messages"`
 }
 
+// entryBytes is what an entry takes as JSON without what it holds.
+const entryBytes = len(`{"userID":"","username":"","connected":false,"messages":[]},`)
+
 // rosterList is a roster as clients get it.
 type rosterList []rosterEntry
 
 // AppendJSON implements packet.Appender. A message that is no JSON, which only somebody else can have stored, is left out.
 func (l rosterList) AppendJSON(dst []byte) ([]byte, error) {
-	dst = append(dst, '[')
+	size := 2
+	for _, e := range l {
+		size += entryBytes + len(e.UserID) + len(e.Username)
+		for _, m := range e.Messages {
+			size += len(m) + 1
+		}
+	}
+	dst = append(slices.Grow(dst, size), '[')
 	for i, e := range l {
 		if i > 0 {
 			dst = append(dst, ',')
@@ -71,7 +81,9 @@ type sentRoster struct {
 
 // sendRoster sends the users and the newest messages of each conversation, as of one moment. A recovered client is
 // sent what it still misses first, so that it has everything up to there.
-func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket, who identity) (sent sentRoster, err error) {
+//
+// few says that there are few users, and the socket in the room of those who are told of all.
+func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket, who identity, few bool) (sent sentRoster, err error) {
 	seen, err := c.store.Overview(ctx, box(s.User()), c.options.RosterLimit, c.options.HistoryLimit)
 	if err != nil {
 		return sent, fmt.Errorf("read history: %w", err)
@@ -81,7 +93,7 @@ func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket, who identity)
 			return sent, err
 		}
 	}
-	users, latest, err := c.watch(ctx, s, seen.Conversations)
+	users, latest, err := c.watch(ctx, s, seen.Conversations, few)
 	if err != nil {
 		return sent, err
 	}
@@ -186,26 +198,31 @@ func (c *Chat) sendMissed(ctx context.Context, s *socketio.Socket, tail store.Of
 	return nil
 }
 
+// fewUsers tells whether all users are within the roster limit.
+func (c *Chat) fewUsers(ctx context.Context) (bool, error) {
+	count, err := c.store.CountUsers(ctx)
+	if err != nil {
+		return false, fmt.Errorf("count users: %w", err)
+	}
+	return count <= c.options.RosterLimit, nil
+}
+
 // watch chooses whom a socket is told of, and lets it hear of their presence from now on: everybody up to the
 // limit; past it the user, those they have talked with, and those seen last. Whoever comes after watch is
 // announced to it, so that between this and the roster nobody is lost. If these are the newest users, it returns what was
 // read of them.
-func (c *Chat) watch(ctx context.Context, s *socketio.Socket, convs []store.Conversation) ([]store.User, *newest, error) {
+func (c *Chat) watch(
+	ctx context.Context, s *socketio.Socket, convs []store.Conversation, few bool,
+) ([]store.User, *newest, error) {
 	limit := c.options.RosterLimit
-	count, err := c.store.CountUsers(ctx)
-	if err != nil {
-		return nil, nil, fmt.Errorf("count users: %w", err)
-	}
-	if count <= limit {
-		if err := s.Join(everybody); err != nil {
-			return nil, nil, err
-		}
-	}
 	latest, err := c.readNewest(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if count <= limit && len(latest.users) <= limit {
+	if few && len(latest.users) <= limit {
+		if c.told != nil {
+			c.watchers.openAll(s.ID())
+		}
 		return latest.users, latest, nil
 	}
 	if err := s.Leave(everybody); err != nil { // which a recovered socket may be in, too
@@ -334,13 +351,7 @@ type historyReply struct {
 func (c *Chat) history(ctx context.Context, s *socketio.Socket, r historyRequest) (historyReply, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	limit := pageSize(r.Limit, c.options.HistoryLimit)
-	entries, err := c.store.Conversation(ctx, box(s.User()), r.With, r.Before, limit+1)
-	if err != nil {
-		return historyReply{}, storeError(err)
-	}
-	newest, _ := numbered(entries[max(0, len(entries)-limit):], pageBytes)
-	return historyReply{newest, len(newest) < len(entries)}, nil
+	return c.historyPage(ctx, s.User(), r)
 }
 
 // pageSize is the number of things to return for a limit that a client asked for, or did not.

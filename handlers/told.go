@@ -153,6 +153,13 @@ func (t *told) last(user string) uint64 {
 	return 0
 }
 
+// len returns of how many users something was said.
+func (t *told) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.users)
+}
+
 // list returns all users of whom something was said. When they are too many, those that may be are forgotten.
 func (t *told) list(forget func(user string, online bool) bool) []string {
 	t.mu.Lock()

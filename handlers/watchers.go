@@ -7,12 +7,13 @@ import (
 )
 
 // watchers knows, past the roster limit, which sockets have which user in their list, so that a presence
-// change goes to those and not to everybody. Its zero value is empty.
+// change goes to those and not to everybody; and which have all, since before. Its zero value is empty.
 type watchers struct {
 	mu      sync.RWMutex
 	lists   map[string]*watchList          // by socket id
 	sockets map[string]map[string]struct{} // socket ids by the user that is watched
 	owners  map[string]map[string]struct{} // socket ids by the user that watches
+	all     map[string]struct{}            // the ids of sockets that were given all users
 }
 
 // watchList is the users that one socket watches.
@@ -29,14 +30,33 @@ func (w *watchers) open(socket, owner string) {
 		w.lists = make(map[string]*watchList)
 		w.sockets, w.owners = make(map[string]map[string]struct{}), make(map[string]map[string]struct{})
 	}
+	delete(w.all, socket)
 	w.lists[socket] = &watchList{owner: owner}
 	insert(w.owners, owner, socket)
+}
+
+// openAll makes a socket one that has all users.
+func (w *watchers) openAll(socket string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.all == nil {
+		w.all = make(map[string]struct{})
+	}
+	w.all[socket] = struct{}{}
+}
+
+// anyAll tells whether a socket has all users.
+func (w *watchers) anyAll() bool {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return len(w.all) > 0
 }
 
 // close forgets a socket.
 func (w *watchers) close(socket string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	delete(w.all, socket)
 	list := w.lists[socket]
 	if list == nil {
 		return

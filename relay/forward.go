@@ -33,10 +33,13 @@ type forward struct {
 	node    string
 	to      *url.URL
 	upgrade bool
+	poll    bool
 	cancel  context.CancelCauseFunc
 	control *http.ResponseController
 	header  http.Header // of the replies of this process
 	body    []byte      // of the request
+
+	release *http.Request // has a poll let go of; set once it is known where to; guarded by Relay.mu
 
 	absent bool // there is no such process: the caller answers
 
@@ -81,7 +84,7 @@ type forwardKey struct{}
 
 // Forward passes a request on to the process with the given name, and its reply back. It has the signature of
 // engineio.Options.Forward: it returns false, and has written nothing, if there is no such process, if the request
-// was forwarded already, or if this process stops. A process that is there but does not answer is status 503 or
+// was forwarded already, or if this process stops and the request is no poll (release.go). A process that is there but does not answer is status 503 or
 // 504. Headers that are set already belong to the answers of this process, and not to those of the other.
 //
 // The read deadline that is set bounds the client's body, which is read before anything else is done for it.
@@ -104,7 +107,11 @@ func (r *Relay) Forward(w http.ResponseWriter, req *http.Request, node string) b
 		return true
 	}
 	f.body = body.data
+	f.poll = isPoll(req, f.upgrade)
 	switch full, stopping := r.begin(f); {
+	case stopping && f.poll:
+		r.again(w)
+		return true
 	case stopping:
 		r.opts.Metrics.Count(metrics.RelayFailed, "stopping")
 		return false
@@ -121,6 +128,9 @@ func (r *Relay) Forward(w http.ResponseWriter, req *http.Request, node string) b
 	case f.to == nil:
 		r.opts.Metrics.Count(metrics.RelayFailed, "absent")
 		return false
+	}
+	if f.poll {
+		r.mayRelease(f, req)
 	}
 	f.header = w.Header().Clone()
 	clear(w.Header())
@@ -149,12 +159,12 @@ func (r *Relay) unread(w http.ResponseWriter, f *forward, err error) {
 	r.opts.Metrics.Count(metrics.RelayFailed, "body")
 }
 
-// begin counts f, or says why it may not begin.
+// begin counts f, or says why it may not begin. While this process stops, no poll begins, and nothing does in the end.
 func (r *Relay) begin(f *forward) (full, stopping bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.stopping || len(r.forwards) >= r.opts.MaxForwards {
-		return !r.stopping, r.stopping
+	if stopping = r.stopped || r.stopping && (f.poll || f.upgrade); stopping || len(r.forwards) >= r.opts.MaxForwards {
+		return !stopping, stopping
 	}
 	r.forwards[f] = struct{}{}
 	return false, false

@@ -10,7 +10,8 @@
 //
 // A forwarded request carries the header Parley-Relay with the time, the address of the client and an HMAC over
 // those, the method, and the path with the query. Whoever has the key is believed: Redis, which gives it to all
-// processes, is what they trust. A signed request is never forwarded again.
+// processes, is what they trust. A signed request is never forwarded again. A process that stops asks, in the same way, for
+// the polls to be let go of that it forwards (release.go).
 package relay
 
 import (
@@ -101,8 +102,9 @@ type Relay struct {
 
 	mu       sync.Mutex
 	forwards map[*forward]struct{} // under way
-	stopping bool                  // none is begun any more
-	idle     sync.Cond             // of mu: forwards is empty
+	stopping bool                  // what may take long is not begun any more
+	stopped  bool                  // nothing is
+	idle     sync.Cond             // of mu: forwards is empty, or there is no more time
 }
 
 // errStopping is the cause of a forward's end when this process stops.
@@ -178,7 +180,8 @@ func (r *Relay) Node() string { return r.seat.node }
 const maxPace = 50 * time.Millisecond
 
 // Drain ends the WebSockets that are forwarded, spread evenly over the first three quarters of the time that ctx
-// leaves, so that their clients do not all come back at once. Other requests are forwarded on.
+// leaves, so that their clients do not all come back at once: a WebSocket ends with one of the processes between the
+// client and its connection. Other requests are forwarded on.
 func (r *Relay) Drain(ctx context.Context) {
 	var sockets []*forward
 	r.mu.Lock()
@@ -205,39 +208,65 @@ func (r *Relay) Drain(ctx context.Context) {
 	}
 }
 
-// Close ends all forwards: a request that is under way is answered like that of an unknown connection, so that its
-// client comes back at once, to another process. It tells the others that this process leaves. When ctx ends, so does
+// Close ends all forwards, and tells the others that this process leaves. Clients that poll through it are made to poll
+// again, which loses nothing (release.go): the listener should be closed already, so that they do so through another
+// process. What else is under way has half of the time that ctx leaves, and closeTime at most; what is left then
+// is answered like a request of an unknown connection, so that its client comes back at once. When ctx ends, so does
 // whatever clients are still written, and Close waits no longer. Close may be called again, and does nothing then.
 func (r *Relay) Close(ctx context.Context) {
 	r.mu.Lock()
 	again := r.stopping
 	r.stopping = true
+	for f := range r.forwards {
+		if f.upgrade { // which may last for ever
+			f.cancel(errStopping)
+		}
+	}
 	r.mu.Unlock()
 	if again {
 		return
 	}
 	r.stop()
 	r.running.Wait()
+	r.leaveSeat(ctx)
+	patience := closeTime
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(deadline)/2)
+	}
+	some, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	r.releasePolls(some)
+	r.wait(some)
 	r.mu.Lock()
+	r.stopped = true
 	for f := range r.forwards {
 		f.cancel(errStopping)
 	}
 	r.mu.Unlock()
-	r.leaveSeat(ctx)
+	r.wait(ctx) // each ends with its context, or when a timeout has passed
+	r.mu.Lock()
+	for f := range r.forwards {
+		f.cut()
+	}
+	r.mu.Unlock()
+	r.transport.CloseIdleConnections()
+}
+
+// closeTime is what Close gives forwards to end by themselves.
+const closeTime = 2 * time.Second
+
+// wait returns when nothing is forwarded, or with ctx.
+func (r *Relay) wait(ctx context.Context) {
 	defer context.AfterFunc(ctx, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.idle.Broadcast()
 	})()
 	r.mu.Lock()
-	for len(r.forwards) > 0 && ctx.Err() == nil { // each ends with its context, or when a timeout has passed
+	defer r.mu.Unlock()
+	for len(r.forwards) > 0 && ctx.Err() == nil {
 		r.idle.Wait()
 	}
-	for f := range r.forwards {
-		f.cut()
-	}
-	r.mu.Unlock()
-	r.transport.CloseIdleConnections()
 }
 
 // warn logs what happens as often as others like, but not as often.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ func newProcess(t *testing.T, r *miniredis.Miniredis, opts Options, serve http.H
 	p.Server = httptest.NewServer(p.Receive(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		node := r.Header.Get("Node")
 		switch {
-		case node == p.Node():
+		case node == p.Node(), node == "": // a release has no such header
 			serve(w, r)
 		default:
 			w.Header().Set("Access-Control-Allow-Origin", "mine")
@@ -90,7 +91,7 @@ func (p *process) ask(method, node, body string, change ...func(*http.Request)) 
 	}
 	// What this process answers has its headers, what another one answers has not.
 	headers := strings.Join(res.Header.Values("Access-Control-Allow-Origin"), ", ")
-	if node != p.Node() && (headers == "mine") != (res.StatusCode >= 400) {
+	if node != p.Node() && (headers == "mine") != (res.StatusCode >= 400 || string(text) == "6") {
 		p.t.Errorf("status %d with the header %q", res.StatusCode, headers)
 	}
 	return fmt.Sprint(res.StatusCode, " ", strings.TrimSpace(string(text)))
@@ -655,6 +656,44 @@ func TestBodies(t *testing.T) {
 	}
 	held(0)
 	eventually(t, "the one that went away is counted", func() bool { return b.metrics.Value(metrics.RelayFailed, "body") == 2 })
+}
+
+// TestRelease has a process stop that forwards polls: those who hold them are asked to answer until they do, what is sent
+// meanwhile is forwarded on, and a further poll is answered at once, and not forwarded.
+func TestRelease(t *testing.T) {
+	r := miniredis.RunT(t)
+	poll := func(r *http.Request) { r.URL.RawQuery = "transport=polling&sid=x" }
+	held, released := make(chan struct{}), make(chan struct{})
+	var asked atomic.Int32
+	a := newProcess(t, r, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Header.Get("Poll") == "":
+			if asked.Add(1) == 2 { // it may not have had the poll at the first time
+				close(released)
+			}
+		default:
+			close(held)
+			<-released
+			_, _ = io.WriteString(w, "released")
+		}
+	})
+	b := newProcess(t, r, Options{}, nobody)
+	answer := make(chan string)
+	go func() {
+		answer <- b.ask("GET", a.Node(), "", poll, func(r *http.Request) { r.Header.Set("Poll", "1") })
+	}()
+	<-held
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	b.Relay.Close(ctx)
+	if got := <-answer; got != "200 released" {
+		t.Errorf("got %s", got)
+	}
+	if got := b.ask("GET", a.Node(), "", poll); got != "200 6" {
+		t.Errorf("a further poll: %s", got)
+	}
+	b.want("POST", a.Node(), "x", "400 unknown") // the listener should be closed by now
+	b.counted("stopping", 1)
 }
 
 // TestCloseIsBounded has a client that does not read its reply when the process stops.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"parley/engineio"
 	"parley/metrics"
 )
 
@@ -154,6 +155,9 @@ func (r *Relay) Receive(next http.Handler) http.Handler {
 		req = req.WithContext(context.WithValue(req.Context(), forwardedKey{}, true))
 		req.RemoteAddr = address
 		req.Header.Del(header)
+		if req.Method == methodRelease {
+			req = engineio.ReleaseGet(req)
+		}
 		next.ServeHTTP(w, req)
 	})
 }

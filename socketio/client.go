@@ -21,28 +21,54 @@ type client struct {
 	// Fixed after construction.
 
 	server *Server
-	conn   *engineio.Conn
-	ctx    context.Context // the server's lifetime, marked as this client's for EmitWithAck
+	conn   outbound
 
 	// Guarded by turn, which is held while packets are handled and sockets end: one thing at a time for each
 	// connection. It is never asked for while a shard or mu is held.
 
-	turn    sync.Mutex
-	joining *time.Timer // closes the connection if no namespace is joined; nil once one is
-	decoder packet.Decoder
-	waiting *time.Timer   // closes the connection if an attachment does not come; nil if none is due
-	limiter *rate.Limiter // nil until it is needed
+	turn     sync.Mutex
+	joining  *time.Timer // closes the connection if no namespace is joined; nil once one is
+	decoder  packet.Decoder
+	waiting  *time.Timer   // closes the connection if an attachment does not come; nil if none is due
+	limiter  *rate.Limiter // nil until it is needed
+	connects int           // CONNECTs so far
 
 	mu      sync.Mutex
 	sockets []*Socket // in the order they joined; one that the server disconnected stays until the client joins again
 	broken  bool      // the client broke the protocol: nothing it sends counts any more
 }
 
+// noAuth is the payload of a CONNECT that has none.
+var noAuth = json.RawMessage("{}")
+
 // maxAuthBytes bounds the payload of a CONNECT, which is kept as long as the socket lives.
 const maxAuthBytes = 64 << 10
 
+// handlerContext is the context of a client's handlers: the server's lifetime, marked as this client's for
+// EmitWithAck.
+type handlerContext client
+
 // handlerOf is the context key under which a handler's context holds its client.
 type handlerOf struct{}
+
+func (c *client) context() context.Context { return (*handlerContext)(c) }
+
+// Deadline implements context.Context.
+func (h *handlerContext) Deadline() (time.Time, bool) { return h.server.ctx.Deadline() }
+
+// Done implements context.Context.
+func (h *handlerContext) Done() <-chan struct{} { return h.server.ctx.Done() }
+
+// Err implements context.Context.
+func (h *handlerContext) Err() error { return h.server.ctx.Err() }
+
+// Value implements context.Context.
+func (h *handlerContext) Value(key any) any {
+	if key == (handlerOf{}) {
+		return (*client)(h)
+	}
+	return h.server.ctx.Value(key)
+}
 
 // Receive implements engineio.Receiver.
 func (c *client) Receive(data []byte, binary bool) {
@@ -125,7 +151,7 @@ func (c *client) handle(p *packet.Packet) {
 	case p.Type == packet.Event || p.Type == packet.BinaryEvent:
 		s.handle(p)
 	case p.HasID && p.Data != nil: // an ACK without payload has no effect (socketio.md section 1)
-		if err := s.shard.Acknowledge(c.ctx, s.entry, p.ID, p.Data, p.Attachments); err != nil {
+		if err := s.shard.Acknowledge(c.context(), s.entry, p.ID, p.Data, p.Attachments); err != nil {
 			s.log().Debug().Err(err).Msg("acknowledgement dropped")
 		}
 	}
@@ -184,7 +210,7 @@ func (c *client) connect(p *packet.Packet) {
 		s.finish(ReasonServerDisconnect, s.disconnectPacket()) // if Disconnect is still under way
 		c.forget(s)
 	}
-	if !c.allow() {
+	if !c.allow(c.connectCost()) {
 		c.refuse(p.Namespace, "event rate", &Error{Message: "Too many requests"})
 		return
 	}
@@ -200,20 +226,18 @@ func (c *client) connect(p *packet.Packet) {
 	}
 	auth := p.Data
 	if auth == nil {
-		auth = []byte("{}")
+		auth = noAuth
 	}
 	n := c.server.lookup(p.Namespace, auth)
 	if n == nil {
 		c.refuse(p.Namespace, "invalid namespace", &Error{Message: "Invalid namespace"})
 		return
 	}
-	s := &Socket{
-		namespace: n, client: c, done: make(chan struct{}),
-		handshake: &Handshake{c.conn.Handshake(), auth},
-	}
+	s := &Socket{namespace: n, client: c, handshake: Handshake{c.conn.Handshake(), auth}}
+	defer c.conn.release()
 	if err := s.admit(); err != nil {
 		s.state.Store(closed)
-		close(s.done)
+		s.over()
 		c.server.release(n)
 		if errors.Is(err, shard.ErrGone) {
 			return // the client left meanwhile
@@ -231,7 +255,7 @@ func (c *client) connect(p *packet.Packet) {
 	c.joined()
 	s.log().Debug().Bool("recovered", s.recovered).Msg("socket connected")
 	for _, f := range n.app.connection {
-		s.contain("connection", "", func() { f(c.ctx, s) })
+		s.contain("connection", "", func() { f(c.context(), s) })
 	}
 }
 
@@ -250,8 +274,17 @@ func (c *client) refuse(namespace, reason string, e *Error) {
 	c.conn.Flush()
 }
 
-// allow tells whether the client may send another event or CONNECT now.
-func (c *client) allow() bool {
+// connectCost is what a CONNECT counts for: a connection that joins again and again has the application welcome it each
+// time, which costs it more than an event.
+func (c *client) connectCost() (events int) {
+	if c.connects++; c.connects <= c.server.options.MaxNamespaces {
+		return 1
+	}
+	return 10
+}
+
+// allow tells whether the client may send another so many events now.
+func (c *client) allow(events int) bool {
 	limit := c.server.options.EventRate
 	if limit <= 0 {
 		return true
@@ -259,7 +292,7 @@ func (c *client) allow() bool {
 	if c.limiter == nil {
 		c.limiter = rate.NewLimiter(rate.Limit(limit), int(2*limit)+1)
 	}
-	if c.limiter.Allow() {
+	if c.limiter.AllowN(time.Now(), min(events, c.limiter.Burst())) {
 		return true
 	}
 	c.server.metrics.Count(metrics.Limited, "event rate")

@@ -169,13 +169,14 @@ func describe(err error) error {
 // handle runs an event through catch-all listeners, middleware and its handler. What they return or break is
 // contained here.
 func (s *Socket) handle(p *packet.Packet) {
+	allowed := s.client.allow(1)
 	name, values, err := p.Event()
 	if err != nil {
 		return // an EVENT without payload has no effect (socketio.md section 1)
 	}
 	e := &Event{Name: name, Args: Args{values, p.Attachments}, Socket: s, id: p.ID}
 	e.wantsAck.Store(p.HasID)
-	if !s.client.allow() {
+	if !allowed {
 		s.refuse(e, &Error{Code: CodeRateLimited, Message: "too many events, slow down"})
 		return
 	}
@@ -196,7 +197,7 @@ func (s *Socket) attempt(e *Event) (err error) {
 var errPanicked = &Error{Code: CodeInternal, Message: "internal error"}
 
 func (s *Socket) run(e *Event) error {
-	app, ctx := s.namespace.app, s.client.ctx
+	app, ctx := s.namespace.app, s.client.context()
 	for _, f := range app.incoming {
 		f(ctx, e)
 	}

@@ -132,6 +132,33 @@ func TestEventRate(t *testing.T) {
 	f.join("/") // another connection has its own
 }
 
+// An event without a payload has no effect, but counts.
+func TestEventRateCountsEmptyEvents(t *testing.T) {
+	f := start(t, socketio.Options{EventRate: 0.5})
+	c, _, _ := f.join("/") // the burst is 2
+	c.send("42", `425["message-with-ack",1]`)
+	c.want(`435[{"error":{"code":"rate_limited","message":"too many events, slow down"}}]`)
+}
+
+// A connection that joins and leaves again and again has the application welcome it each time: that counts for more
+// than events do.
+func TestJoiningAgainAndAgain(t *testing.T) {
+	f := start(t, socketio.Options{EventRate: 20, MaxNamespaces: 3}) // the burst is 41
+	c := f.dial()
+	joined := 0
+	for range 35 {
+		c.send("40", "41")
+		if text := c.text(); text == `44{"message":"Too many requests"}` {
+			break
+		}
+		joined++
+	}
+	if joined < 4 || joined > 20 {
+		t.Errorf("joined %d times", joined)
+	}
+	f.wantCount(metrics.Limited, "event rate", 1)
+}
+
 func TestHostileInput(t *testing.T) {
 	f := start(t, socketio.Options{})
 	joined := sockets(f.Of("/"))

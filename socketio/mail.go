@@ -50,6 +50,11 @@ const tailsAtOnce = 64
 // Tails implements shard.Tailer.
 func (src mailSource) Tails(ctx context.Context, boxes []store.Box) ([]store.Offset, error) {
 	tails := make([]store.Offset, len(boxes))
+	if len(boxes) == 1 {
+		tail, err := src.n.app.mail.Store.Tail(ctx, boxes[0])
+		tails[0] = tail
+		return tails, err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(tailsAtOnce)
 	for i, box := range boxes {
@@ -119,7 +124,32 @@ func (n *Namespace) mailEvent(e store.Entry) (event string, args []any, err erro
 // Deliver wakes the followers of box with an entry that was appended to it. Entries may be handed in in any
 // order and more than once.
 func (n *Namespace) Deliver(ctx context.Context, box store.Box, e store.Entry) error {
+	if !n.server.shared() {
+		return n.server.pool.Deliver(ctx, n.encodeMail(box, e, true))
+	}
 	return n.server.fanout.Deliver(ctx, n.encodeMail(box, e, true))
+}
+
+// Delivery is an entry that was appended to a mailbox.
+type Delivery struct {
+	Box   store.Box
+	Entry store.Entry
+}
+
+// DeliverAll is Deliver for the entries of one message. Other processes are told of all of them at once, which costs little
+// more than one.
+func (n *Namespace) DeliverAll(ctx context.Context, all ...Delivery) (err error) {
+	if !n.server.shared() {
+		for _, d := range all {
+			err = errors.Join(err, n.Deliver(ctx, d.Box, d.Entry))
+		}
+		return err
+	}
+	mails := make([]shard.Mail, len(all))
+	for i, d := range all {
+		mails[i] = n.encodeMail(d.Box, d.Entry, true)
+	}
+	return n.server.fanout.Deliver(ctx, mails...)
 }
 
 // EmitAt emits an event that brings the client up to an offset: a snapshot, say, that contains all mail up to
@@ -190,11 +220,13 @@ const subscribeTimeout = 2 * time.Second
 // attach sends the socket what it is behind until its shard can take over.
 func (s *Socket) attach(ctx context.Context, box store.Box, after store.Offset) error {
 	// From here on no entry is announced unheard; what was before is read from the store.
-	wait, cancel := context.WithTimeout(ctx, subscribeTimeout)
-	err := s.client.server.fanout.Wait(wait, s.namespace.name, box.User)
-	cancel()
-	if err != nil {
-		s.log().Debug().Err(err).Msg("following a mailbox without hearing other processes yet")
+	if s.client.server.shared() {
+		wait, cancel := context.WithTimeout(ctx, subscribeTimeout)
+		err := s.client.server.fanout.Wait(wait, s.namespace.name, box.User)
+		cancel()
+		if err != nil {
+			s.log().Debug().Err(err).Msg("following a mailbox without hearing other processes yet")
+		}
 	}
 	for {
 		behind, err := s.shard.Follow(ctx, s.entry, box, after)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"sync/atomic"
 
 	"parley/engineio"
@@ -168,15 +167,12 @@ func (n *Namespace) sent(event string, args []any) {
 
 // connectPacket is the answer to a CONNECT (socketio.md section 4).
 func (n *Namespace) connectPacket(sid, pid string) *engineio.Message {
-	data := `{"sid":` + strconv.Quote(sid)
+	buf := packet.Append(newBuffer(), &packet.Packet{Type: packet.Connect, Namespace: n.name})
+	buf = packet.AppendString(append(buf, `{"sid":`...), sid)
 	if pid != "" {
-		data += `,"pid":` + strconv.Quote(pid)
+		buf = packet.AppendString(append(buf, `,"pid":`...), pid)
 	}
-	return n.control(packet.Connect, []byte(data+"}"))
-}
-
-func (n *Namespace) control(t packet.Type, data []byte) *engineio.Message {
-	return controlPacket(n.name, t, data)
+	return engineio.NewMessageInPlace(append(buf, '}'))
 }
 
 func controlPacket(namespace string, t packet.Type, data []byte) *engineio.Message {

@@ -30,6 +30,10 @@ type Recovery struct {
 	// SkipMiddlewares lets a client that recovers pass the connect middleware. Otherwise the middleware runs,
 	// and must name the same user.
 	SkipMiddlewares bool
+	// Claim, if not nil, says whose client s is, before anything is done for the private id that s brings: the connection
+	// of another user is left alone, whoever knows its private id. After an error the client is a new one, and it is for
+	// the connect middleware to refuse it.
+	Claim func(ctx context.Context, s *Socket) (user string, err error)
 	// Store keeps who may come back, where the namespace has a mailbox.
 	Store store.Recoveries
 	// KeepLive is how long a live socket's record is kept in Store in case this process dies. Default 24 h.
@@ -55,12 +59,8 @@ func (l *liveSockets) add(s *Socket) {
 func (l *liveSockets) claim(s *Socket) *Socket {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if old := l.byPID[s.pid]; old != nil && old != s {
-		select {
-		case <-old.done:
-		default:
-			return old
-		}
+	if old := l.byPID[s.pid]; old != nil && old != s && !old.isOver() {
+		return old
 	}
 	l.byPID[s.pid] = s
 	return nil
@@ -189,7 +189,7 @@ func (s *Socket) comeBack(was *past) (recovered bool, err error) {
 		return false, err
 	}
 	if s.user != was.user {
-		outcome = "other user"
+		outcome = string(otherUser)
 		s.giveBack(was)
 	} else if recovered, err = s.resume(was); err != nil {
 		return false, err
@@ -210,7 +210,7 @@ func (s *Socket) giveBack(was *past) {
 	if s.namespace.app.mail == nil {
 		return // it was not taken
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.client.ctx), recordTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.client.context()), recordTimeout)
 	defer cancel()
 	was.record.Turn++
 	if err := s.namespace.app.recovery.save(ctx, was.record); err != nil {
@@ -221,7 +221,7 @@ func (s *Socket) giveBack(was *past) {
 func (s *Socket) runMiddleware() error {
 	for _, f := range s.namespace.app.connect {
 		err := error(errPanicked)
-		s.contain("connection", "", func() { err = f(s.client.ctx, s) })
+		s.contain("connection", "", func() { err = f(s.client.context(), s) })
 		if err != nil {
 			return err
 		}
@@ -229,11 +229,12 @@ func (s *Socket) runMiddleware() error {
 	return nil
 }
 
-// settle finds the socket its shard.
+// settle finds the socket its shard. Its client's welcome begins.
 func (s *Socket) settle() {
+	s.client.conn.hold(s.client.server.holdLimit)
 	key := cmp.Or(s.user, s.id)
 	s.shard = s.client.server.pool.Owner(key)
-	s.entry = &registry.Socket{ID: s.id, Namespace: s.namespace.name, Key: key, Out: s.client.conn, App: s}
+	s.entry = &registry.Socket{ID: s.id, Namespace: s.namespace.name, Key: key, Out: &s.client.conn, App: s}
 }
 
 // register puts a new socket under its shard's care and sends the CONNECT packet.
@@ -290,7 +291,7 @@ func (s *Socket) resume(was *past) (ok bool, err error) {
 // claim makes s the one socket of this process that is its client, and ends the one that is. Two connections may bring
 // the same private id at the same time, if one of them was given up by the client.
 func (s *Socket) claim() error {
-	ctx, cancel := context.WithTimeout(s.client.ctx, evictTimeout)
+	ctx, cancel := context.WithTimeout(s.client.context(), evictTimeout)
 	defer cancel()
 	for {
 		old := s.namespace.app.recovery.live.claim(s)
@@ -324,33 +325,33 @@ func (s *Socket) registered(err error) error {
 // recollect finds out who the client was, if its CONNECT payload says that it was here and it can be taken
 // back. The record is taken. An error means that this could not be found out now.
 func (s *Socket) recollect() (*past, error) {
-	var claim struct{ PID, Offset any }
-	if json.Unmarshal(s.handshake.Auth, &claim) != nil {
-		return nil, nil
-	}
-	pid, ok := claim.PID.(string)
-	if !ok {
+	pid, offset, usable := claimed(s.handshake.Auth)
+	if pid == "" {
 		return nil, nil
 	}
 	// With a mailbox a client that was given no offset yet has missed everything since it followed the box.
-	offset, ok := claim.Offset.(string)
-	if !ok && (claim.Offset != nil || s.namespace.app.mail == nil) || ok && offset == "" {
+	if !usable || offset == "" && s.namespace.app.mail == nil {
 		s.client.server.metrics.Count(metrics.Recoveries, string(noOffset))
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(s.client.ctx, evictTimeout)
+	ctx, cancel := context.WithTimeout(s.client.context(), evictTimeout)
 	defer cancel()
+	who, err := s.claimant(ctx)
+	if err != nil {
+		s.client.server.metrics.Count(metrics.Recoveries, "refused")
+		return nil, nil
+	}
 	recall := s.recallParked
 	if s.namespace.app.mail != nil {
 		recall = s.recallStored
 	}
-	was, err := (*past)(nil), s.evictOld(ctx, pid) // its end keeps what we are about to look for
+	was, err := (*past)(nil), s.evictOld(ctx, pid, who) // its end keeps what we are about to look for
 	if err == nil {
-		was, err = recall(ctx, pid, offset)
+		was, err = recall(ctx, pid, offset, who)
 	}
 	if err == nil {
 		// Another connection may have come back in the meantime, and left what we have just found.
-		if err = s.evictOld(ctx, pid); err != nil {
+		if err = s.evictOld(ctx, pid, who); err != nil {
 			s.giveBack(was)
 		}
 	}
@@ -387,10 +388,11 @@ const (
 	unknownOffset notRecovered = "unknown offset"
 	expired       notRecovered = "expired"
 	missedTooMuch notRecovered = "missed too much"
+	otherUser     notRecovered = "other user"
 )
 
 // recallParked is for namespaces without a mailbox.
-func (s *Socket) recallParked(ctx context.Context, pid, offset string) (*past, error) {
+func (s *Socket) recallParked(ctx context.Context, pid, offset string, _ claimant) (*past, error) {
 	n := s.namespace
 	owner := n.server.pool.At(pidShard(pid))
 	if owner == nil {
@@ -432,11 +434,8 @@ func (s *Socket) leave(reason Reason, last []*engineio.Message) error {
 		return errors.Join(s.shard.Forget(server.ctx, s.pid), s.shard.Unregister(server.ctx, s.entry, last...))
 	}
 	s.mu.Lock()
-	kept, err := json.Marshal(keptData{User: s.user, Data: s.data})
+	kept := keptData{User: s.user, Data: s.data}.appendJSON(nil)
 	s.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("park socket: %w", err)
-	}
 	return s.shard.Park(server.ctx, s.entry, s.pid, kept, r.MaxDisconnection)
 }
 
@@ -452,7 +451,8 @@ const pidLength = 20
 
 // newPID returns a private id of 20 characters whose first two name the shard, so that it is found again.
 func newPID(shard int) string {
-	return fmt.Sprintf("%02x", shard) + newID()[:18]
+	const hex = "0123456789abcdef"
+	return string([]byte{hex[shard>>4&0xf], hex[shard&0xf]}) + newID()[:18]
 }
 
 // pidShard returns the index that newPID was given, or -1.

@@ -109,7 +109,9 @@ type Server struct {
 	metrics *metrics.Metrics
 	ctx     context.Context // the server's lifetime, handed to handlers
 	cancel  context.CancelFunc
-	running sync.WaitGroup // disconnects under way; added to by spawn alone
+	// holdLimit is the constant of that name, but in tests.
+	holdLimit time.Duration
+	running   sync.WaitGroup // disconnects under way; added to by spawn alone
 
 	mu         sync.RWMutex
 	stopped    bool // nothing more is spawned
@@ -130,6 +132,7 @@ func NewServer(o Options) (*Server, error) {
 		log:        o.Log,
 		metrics:    o.Metrics,
 		namespaces: make(map[string]*Namespace),
+		holdLimit:  holdLimit,
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.connectFanout(); err != nil {
@@ -300,8 +303,7 @@ func (s *Server) spawn(f func()) {
 
 // accept is called by the engine for each new connection.
 func (s *Server) accept(conn *engineio.Conn) engineio.Receiver {
-	c := &client{server: s, conn: conn, decoder: packet.Decoder{MaxAttachments: s.options.MaxAttachments}}
-	c.ctx = context.WithValue(s.ctx, handlerOf{}, c)
+	c := &client{server: s, conn: outbound{Conn: conn}, decoder: packet.Decoder{MaxAttachments: s.options.MaxAttachments}}
 	c.joining = time.AfterFunc(s.options.ConnectTimeout, c.connectTimedOut)
 	return c
 }

@@ -32,22 +32,23 @@ type Socket struct {
 	pid       string // private id, empty where the namespace has no recovery
 	turn      uint64 // how often the client has been here; see store.Recovery
 	user      string
-	handshake *Handshake
+	handshake Handshake
 	recovered bool
 	resumeAt  store.Offset // what a recovered socket has been sent up to
 	entry     *registry.Socket
 	shard     *shard.Shard
 
-	state   atomic.Int32  // connecting, connected, closed
-	leaving atomic.Bool   // Disconnect was called
-	done    chan struct{} // closed when the disconnect listeners have returned
+	state   atomic.Int32 // connecting, connected, closed
+	leaving atomic.Bool  // Disconnect was called
 
 	mu        sync.Mutex
 	data      json.RawMessage
-	following bool         // Follow was called
-	box       store.Box    // what the socket follows, or followed before it was recovered
-	start     store.Offset // where it began to, for a client that gets no offset before it drops
-	snapshot  bool         // EmitAt was called: a client without an offset lacks what that brought
+	box       store.Box     // what the socket follows, or followed before it was recovered
+	start     store.Offset  // where it began to, for a client that gets no offset before it drops
+	following bool          // Follow was called
+	snapshot  bool          // EmitAt was called: a client without an offset lacks what that brought
+	ended     bool          // the disconnect listeners have returned
+	awaited   chan struct{} // closed then, if somebody waits for it; or else nil
 }
 
 // States of a socket.
@@ -64,7 +65,7 @@ func (s *Socket) ID() string { return s.id }
 func (s *Socket) Namespace() *Namespace { return s.namespace }
 
 // Handshake returns what the client said when it connected. It must not be changed.
-func (s *Socket) Handshake() *Handshake { return s.handshake }
+func (s *Socket) Handshake() *Handshake { return &s.handshake }
 
 // Connected tells whether the socket is joined.
 func (s *Socket) Connected() bool { return s.state.Load() == connected && !s.leaving.Load() }
@@ -247,7 +248,7 @@ func (s *Socket) finish(reason Reason, last ...*engineio.Message) {
 	if s.state.Swap(closed) == closed {
 		return
 	}
-	n, ctx := s.namespace, s.client.ctx
+	n, ctx := s.namespace, s.client.context()
 	for _, f := range n.app.disconnecting {
 		s.contain("disconnect", "", func() { f(ctx, s, reason) })
 	}
@@ -257,12 +258,49 @@ func (s *Socket) finish(reason Reason, last ...*engineio.Message) {
 	for _, f := range n.app.disconnect {
 		s.contain("disconnect", "", func() { f(ctx, s, reason) })
 	}
-	close(s.done)
+	s.over()
 	if n.app.recovery != nil {
 		n.app.recovery.live.remove(s)
 	}
 	s.client.server.release(n)
 	s.log().Debug().Str("reason", string(reason)).Msg("socket disconnected")
+}
+
+// over says that the disconnect listeners have returned.
+func (s *Socket) over() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	if s.awaited != nil {
+		close(s.awaited)
+	}
+}
+
+// isOver tells whether the disconnect listeners have returned.
+func (s *Socket) isOver() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
+// waitOver returns when the disconnect listeners have returned, or ctx ends with its error.
+func (s *Socket) waitOver(ctx context.Context) error {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return nil
+	}
+	if s.awaited == nil {
+		s.awaited = make(chan struct{})
+	}
+	awaited := s.awaited
+	s.mu.Unlock()
+	select {
+	case <-awaited:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // contain runs f and keeps its panic from everything else.

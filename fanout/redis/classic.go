@@ -24,6 +24,8 @@ type protocol interface {
 	response(namespace string, to *wire.Request, r *wire.Response) (channel string, body []byte, err error)
 	// sort hands an incoming message on. It is called by the reader and must not wait.
 	sort(in *inbox, channel, body string)
+	// slotKey returns the key whose slot of a Cluster decides which node a channel is heard on.
+	slotKey(channel string) string
 	// owns tells whether a namespace's broadcasts may come on a channel.
 	owns(namespace, channel string) bool
 	// servers counts those who hear the namespace's requests.
@@ -108,6 +110,9 @@ func (c classic) sort(in *inbox, channel, body string) {
 		}
 	}
 }
+
+// slotKey has all channels on one node, where everything is published too: so the messages of a sender stay in order.
+func (c classic) slotKey(string) string { return c.key }
 
 func (c classic) owns(namespace, channel string) bool {
 	return strings.HasPrefix(channel, c.base(namespace))

@@ -41,6 +41,14 @@ type server struct {
 // newServer returns a running server, its namespaces "/" and "/chat" subscribed.
 func newServer(t testing.TB, addr string, options ...func(*Options)) *server {
 	t.Helper()
+	s := unopened(t, addr, options...)
+	s.open()
+	return s
+}
+
+// unopened returns a running server without namespaces.
+func unopened(t testing.TB, addr string, options ...func(*Options)) *server {
+	t.Helper()
 	m := metrics.New()
 	pool, err := shard.New(shard.Options{Shards: 2, Metrics: m})
 	must(t, err)
@@ -58,12 +66,16 @@ func newServer(t testing.TB, addr string, options ...func(*Options)) *server {
 		pool.Stop()
 		must(t, client.Close())
 	})
-	f.Open("/")
-	f.Open("/chat")
-	ctx := bounded(t)
-	must(t, f.Wait(ctx, "/"))
-	must(t, f.Wait(ctx, "/chat"))
 	return s
+}
+
+func (s *server) open() {
+	s.t.Helper()
+	s.Open("/")
+	s.Open("/chat")
+	ctx := bounded(s.t)
+	must(s.t, s.Wait(ctx, "/"))
+	must(s.t, s.Wait(ctx, "/chat"))
 }
 
 func bounded(t testing.TB) context.Context {

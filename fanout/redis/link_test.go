@@ -1,14 +1,19 @@
 package redisfan
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
 
 	"parley/metrics"
 	"parley/shard"
@@ -225,6 +230,90 @@ func TestSlowShardNeverCostsTheConnection(t *testing.T) {
 	if n := b.metrics.Value(metrics.BusReconnects, "lost"); n > 0 {
 		t.Errorf("the connection was lost %v times", n)
 	}
+}
+
+// A node of a Cluster that does not serve a slot now says so, and keeps all else that it serves.
+func TestWhatIsRefusedForNowIsAskedForAgain(t *testing.T) {
+	for _, refusal := range []string{"CLUSTERDOWN The cluster is down", "MOVED 7 127.0.0.1:1"} {
+		mr, a, b := two(t)
+		mr.SetError(refusal)
+		b.RoomChanged("/", "new", true)
+		eventually(t, "it is refused", func() bool { return !b.links.connected() })
+		mr.SetError("")
+		there := b.connect("/", "there", "new")
+		next(t, b.host.resubscribed)
+		flows(a, "new", there)
+		if n := b.metrics.Value(metrics.BusReconnects, "lost"); n > 0 || !b.links.connected() {
+			t.Errorf("the connection was lost %v times", n)
+		}
+	}
+}
+
+// switching is how a client behind Sentinel connects: to the server that is in charge. When that changes, the connections
+// to the last one are closed, but not those of subscribers.
+type switching struct {
+	mu    sync.Mutex
+	addr  string
+	conns []*switchedConn
+}
+
+type switchedConn struct {
+	net.Conn
+	subscriber atomic.Bool
+}
+
+func (c *switchedConn) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("subscribe")) {
+		c.subscriber.Store(true)
+	}
+	return c.Conn.Write(b)
+}
+
+func (s *switching) dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conn, err := new(net.Dialer).DialContext(ctx, network, s.addr)
+	if err != nil {
+		return nil, err
+	}
+	own := &switchedConn{Conn: conn}
+	s.conns = append(s.conns, own)
+	return own, nil
+}
+
+func (s *switching) to(addr string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addr = addr
+	for _, conn := range s.conns {
+		if !conn.subscriber.Load() {
+			_ = conn.Close()
+		}
+	}
+	s.conns = nil
+}
+
+func TestSubscribersFollowThePublisherToAnotherServer(t *testing.T) {
+	one, other := miniredis.RunT(t), miniredis.RunT(t)
+	var sentinel switching
+	sentinel.to(one.Addr())
+	behind := func(o *Options) {
+		client := redis.NewUniversalClient(ClientOptions(redis.UniversalOptions{Dialer: sentinel.dial}))
+		t.Cleanup(func() { must(t, client.Close()) })
+		o.Client, o.ping = client, 20*time.Millisecond
+	}
+	a, b := newServer(t, one.Addr(), behind), newServer(t, one.Addr(), behind)
+	there := b.connect("/", "there", "r")
+	flows(a, "r", there)
+	before := one.CommandCount()
+	eventually(t, "echoes come", func() bool { return one.CommandCount() > before+20 })
+	if n := a.metrics.Value(metrics.BusReconnects, "lost") + a.metrics.Value(metrics.BusRejected, "response: malformed"); n > 0 {
+		t.Errorf("%v connections were given up, or echoes taken for messages, though nothing happened", n)
+	}
+	sentinel.to(other.Addr())
+	next(t, b.host.resubscribed)
+	flows(a, "r", there)
+	eventually(t, "nobody is left behind", func() bool { return subscribers(t, one, "socket.io#/#") == 0 })
 }
 
 func TestNotifyBus(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -54,10 +55,15 @@ type publisher struct {
 	away   atomic.Bool   // the last pipeline failed
 	lost   atomic.Bool   // others were not told something, and do not know that yet
 	room   chan struct{} // gets an element when there may be room in the queue
+	spread *spread       // for sharded channels of a Cluster
 }
 
 func newPublisher(f *Fanout) *publisher {
-	return &publisher{fanout: f, queue: make(chan publication, f.options.queue), room: make(chan struct{}, 1)}
+	p := &publisher{fanout: f, queue: make(chan publication, f.options.queue), room: make(chan struct{}, 1)}
+	if cluster, ok := f.options.Client.(*redis.ClusterClient); ok && f.options.Sharded {
+		p.spread = newSpread(cluster)
+	}
+	return p
 }
 
 // publish queues p. It waits for room at most publishWait, and not at all while Redis is away. An error means that
@@ -141,6 +147,7 @@ func (p *publisher) run() {
 			pause = publishPause
 			continue
 		}
+		p.fanout.links.trouble()
 		select {
 		case <-time.After(pause/2 + rand.N(pause/2)): //nolint:gosec // jitter is no secret
 		case <-p.fanout.ctx.Done():
@@ -152,15 +159,22 @@ func (p *publisher) run() {
 // collect adds what waits to batch.
 func (p *publisher) collect(batch []publication) []publication {
 	size := len(batch[0].body)
+	yielded := false
 	for len(batch) < batchMessages && size < batchBytes {
 		select {
 		case m := <-p.queue:
 			batch = append(batch, m)
 			size += len(m.body)
+			yielded = true
 			continue
 		default:
 		}
-		break
+		if yielded {
+			break
+		}
+		// Who woke us may be about to publish more.
+		runtime.Gosched()
+		yielded = true
 	}
 	return batch
 }
@@ -232,8 +246,11 @@ func (p *publisher) failed(m *publication, err error) {
 // pipeline returns where to publish. Of a cluster that is always the same node, which passes messages on to the
 // others: with several, the order of one sender's messages would be lost. Sharded channels live on one node each.
 func (p *publisher) pipeline(ctx context.Context) (redis.Pipeliner, error) {
+	if p.spread != nil {
+		return p.spread, nil
+	}
 	cluster, ok := p.fanout.options.Client.(*redis.ClusterClient)
-	if !ok || p.fanout.options.Sharded {
+	if !ok {
 		return p.fanout.options.Client.Pipeline(), nil
 	}
 	node, err := cluster.MasterForKey(ctx, p.fanout.options.Key)

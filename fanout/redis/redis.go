@@ -3,8 +3,8 @@
 // sockets.
 //
 // Three kinds of goroutine stand between Redis and the shards, each with bounded queues between them:
-// the publisher sends everything that waits in one pipeline; the reader of the one subscriber connection
-// does no more than sort messages into queues, so that Redis never drops it for being slow; and workers decode,
+// the publisher sends everything that waits in one pipeline; the reader of the subscriber connection (with a Cluster, of one
+// to each master) does no more than sort messages into queues, so that Redis never drops it for being slow; and workers decode,
 // one for the messages of a sender, so that these stay in order. What does not fit into a queue is dropped and
 // counted: pub/sub promises nothing, and what must not be lost is in a mailbox of the store.
 package redisfan
@@ -61,6 +61,7 @@ type Options struct {
 	Metrics *metrics.Metrics
 
 	queue    int                    // messages that one queue holds; tests make it small
+	ping     time.Duration          // how often a subscriber connection is tried; tests make it short
 	protocol func(*Fanout) protocol // tests put sharded messages on plain channels
 }
 
@@ -76,6 +77,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxMessage == 0 {
 		o.MaxMessage = 16 << 20
+	}
+	if o.ping == 0 {
+		o.ping = pingEvery
 	}
 	if o.queue == 0 {
 		o.queue = queueLen
@@ -113,7 +117,7 @@ type Fanout struct {
 	closing sync.Once
 
 	spaces     spaces
-	links      *links
+	links      links
 	publisher  *publisher
 	inbox      *inbox
 	pending    pending
@@ -133,9 +137,6 @@ type Fanout struct {
 func New(pool *shard.Pool, local *fanout.Local, host fanout.Host, o Options) (*Fanout, error) {
 	if o.Client == nil {
 		return nil, errors.New("redis fan-out needs a client")
-	}
-	if _, cluster := o.Client.(*redis.ClusterClient); cluster && o.Sharded {
-		return nil, errors.New("sharded channels of a Redis Cluster are not supported: use the classic protocol")
 	}
 	o = o.withDefaults()
 	f := &Fanout{
@@ -261,22 +262,37 @@ func (f *Fanout) Emit(ctx context.Context, e *shard.Envelope) error {
 }
 
 // Deliver implements fanout.Fanout. Servers of other kinds get the entry as an event for the user's room.
-func (f *Fanout) Deliver(ctx context.Context, m shard.Mail) error {
-	if m.Text != nil {
-		s := f.space(m.Namespace)
-		sel := shard.Selector{Namespace: m.Namespace, Rooms: []string{m.Box.User}}
-		if m.Origin != "" {
-			sel.Except = []string{m.Origin}
+// All are encoded before the first is published, so that they go out in one pipeline and others are woken once.
+func (f *Fanout) Deliver(ctx context.Context, mails ...shard.Mail) error {
+	var room [2]publication // a message has two mailboxes
+	ready := room[:0]
+	for i := range mails {
+		if mails[i].Text == nil {
+			continue
 		}
-		b := &wire.Broadcast{UID: s.uid, Event: eventOf(m.Namespace, m.Text, m.Attachments), Opts: optsOf(sel, 0)}
-		b.Mail = &wire.Mail{App: m.Box.App, User: m.Box.User, Epoch: m.Offset.Epoch, Seq: m.Offset.Seq, Origin: m.Origin}
-		if channel, body, err := f.protocol.broadcast(b); err != nil {
+		if channel, body, err := f.protocol.broadcast(f.broadcastOf(&mails[i])); err != nil {
 			f.refused(err)
 		} else {
-			f.publish(ctx, channel, body)
+			ready = append(ready, publication{channel: channel, body: body})
 		}
 	}
-	return f.local.Deliver(ctx, m)
+	for _, p := range ready {
+		f.publish(ctx, p.channel, p.body)
+	}
+	return f.local.Deliver(ctx, mails...)
+}
+
+// broadcastOf is mail as other processes are told of it.
+func (f *Fanout) broadcastOf(m *shard.Mail) *wire.Broadcast {
+	sel := shard.Selector{Namespace: m.Namespace, Rooms: []string{m.Box.User}}
+	if m.Origin != "" {
+		sel.Except = []string{m.Origin}
+	}
+	b := &wire.Broadcast{
+		UID: f.space(m.Namespace).uid, Event: eventOf(m.Namespace, m.Text, m.Attachments), Opts: optsOf(sel, 0),
+	}
+	b.Mail = &wire.Mail{App: m.Box.App, User: m.Box.User, Epoch: m.Offset.Epoch, Seq: m.Offset.Seq, Origin: m.Origin}
+	return b
 }
 
 // Join implements fanout.Fanout. It returns when the sockets of this process have joined.

@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"parley/fanout/redis/wire"
+	"parley/internal/redisslot"
 )
 
 // shardedIDLen is the length of the sharded adapter's uids and request ids.
@@ -58,6 +59,8 @@ func (s sharded) response(namespace string, to *wire.Request, r *wire.Response) 
 	return s.base(namespace) + to.UID + "#", body, err
 }
 
+func (s sharded) slotKey(channel string) string { return channel }
+
 func (s sharded) owns(namespace, channel string) bool {
 	return strings.HasPrefix(channel, s.base(namespace))
 }
@@ -104,10 +107,7 @@ func (s sharded) servers(ctx context.Context, namespace string) (int, error) {
 // subscribe asks for the notify bus as any process does, for all else by sharded channels.
 func (s sharded) subscribe(ctx context.Context, conn *redis.PubSub, channels []string) error {
 	plain, own := split(channels)
-	var err error
-	if len(own) > 0 {
-		err = conn.SSubscribe(ctx, own...)
-	}
+	err := s.bySlot(own, func(own []string) error { return conn.SSubscribe(ctx, own...) })
 	if len(plain) > 0 {
 		err = errors.Join(err, conn.Subscribe(ctx, plain...))
 	}
@@ -116,14 +116,30 @@ func (s sharded) subscribe(ctx context.Context, conn *redis.PubSub, channels []s
 
 func (s sharded) unsubscribe(ctx context.Context, conn *redis.PubSub, channels []string) error {
 	plain, own := split(channels)
-	var err error
-	if len(own) > 0 {
-		err = conn.SUnsubscribe(ctx, own...)
-	}
+	err := s.bySlot(own, func(own []string) error { return conn.SUnsubscribe(ctx, own...) })
 	if len(plain) > 0 {
 		err = errors.Join(err, conn.Unsubscribe(ctx, plain...))
 	}
 	return err
+}
+
+// bySlot calls do with all channels, or with as many at a time as a Cluster takes in one command: those next to each other
+// that are in the same slot.
+func (s sharded) bySlot(channels []string, do func([]string) error) error {
+	_, cluster := s.fanout.options.Client.(*redis.ClusterClient)
+	for len(channels) > 0 {
+		n := len(channels)
+		if cluster {
+			n = 1
+			for slot := redisslot.Of(channels[0]); n < len(channels) && redisslot.Of(channels[n]) == slot; n++ {
+			}
+		}
+		if err := do(channels[:n]); err != nil {
+			return err
+		}
+		channels = channels[n:]
+	}
+	return nil
 }
 
 // split tells plain channels from sharded ones.

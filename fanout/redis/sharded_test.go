@@ -32,8 +32,10 @@ func (p plainSharded) publish(ctx context.Context, pipe redis.Pipeliner, channel
 
 func (p plainSharded) servers(ctx context.Context, namespace string) (int, error) {
 	channel := p.base(namespace)
-	found, err := p.fanout.options.Client.PubSubNumSub(ctx, channel).Result()
-	return int(found[channel]), err
+	return sumOverMasters(ctx, p.fanout.options.Client, func(ctx context.Context, node redis.Cmdable) (int64, error) {
+		found, err := node.PubSubNumSub(ctx, channel).Result()
+		return found[channel], err
+	})
 }
 
 func useSharded(o *Options) {
@@ -113,12 +115,4 @@ func TestShardedProtocol(t *testing.T) {
 	eventually(t, "malformed messages are counted", func() bool {
 		return b.metrics.Value(metrics.BusRejected, "unexpected shape")+b.metrics.Value(metrics.BusRejected, "malformed") == before+float64(len(bad))
 	})
-}
-
-func TestShardedChannelsNeedOneRedis(t *testing.T) {
-	cluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}})
-	defer cluster.Close()
-	if _, err := New(nil, nil, nil, Options{Client: cluster, Sharded: true}); err == nil {
-		t.Error("sharded channels of a cluster were accepted")
-	}
 }

@@ -3,6 +3,8 @@ package redisstore
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -130,7 +132,28 @@ func TestSendersShareTrips(t *testing.T) {
 	})
 }
 
-// benchmarkAppend has a number of senders append private messages as fast as the acks allow.
+// spent returns the CPU seconds that a real Redis has spent so far.
+func spent(b *testing.B, c redis.UniversalClient) (seconds float64) {
+	b.Helper()
+	info, err := c.Info(b.Context(), "cpu").Result()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(info) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if name == "used_cpu_user" || name == "used_cpu_sys" {
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			seconds += n
+		}
+	}
+	return seconds
+}
+
+// benchmarkAppend has a number of senders append private messages as fast as the acks allow. With a real Redis it tells
+// what that spends.
 func benchmarkAppend(b *testing.B, senders, users int) {
 	server := newServer(b)
 	wire := &line{}
@@ -141,6 +164,10 @@ func benchmarkAppend(b *testing.B, senders, users int) {
 	var next atomic.Int64
 	done := make(chan error, senders)
 	wire.trips.Store(0)
+	before := 0.0
+	if server.mini == nil {
+		before = spent(b, c)
+	}
 	b.ReportAllocs()
 	b.ResetTimer()
 	for range senders {
@@ -171,6 +198,9 @@ func benchmarkAppend(b *testing.B, senders, users int) {
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
 	b.ReportMetric(float64(b.N)/float64(wire.trips.Load()), "messages/trip")
+	if server.mini == nil {
+		b.ReportMetric((spent(b, c)-before)*1e6/float64(b.N), "redis-µs/message")
+	}
 }
 
 func BenchmarkAppend(b *testing.B) {

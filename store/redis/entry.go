@@ -32,6 +32,15 @@ func quote(s string) string {
 	return string(b)
 }
 
+// restOfFacts is what is known of an entry that is posted, from keyLength on (see facts in mailbox.lua).
+func restOfFacts(key string, to store.Delivery, origin string) string {
+	sent := "0"
+	if to.Sent {
+		sent = "00"
+	}
+	return sent + strconv.Itoa(len(key)) + " " + strconv.Itoa(len(to.Peer)) + " " + key + to.Peer + origin
+}
+
 // facts is what is known of an entry: "at wrote keyLength peerLength " key peer origin (mailbox.lua).
 type facts struct {
 	at           int64

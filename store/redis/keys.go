@@ -13,9 +13,10 @@ import (
 //
 //	session:<id>                          hash     userID, username, connected; seen (ms), turn (when connected was set)
 //	messages:<user>                       list     the chat's messages: JSON, with id, seq and at as last members
-//	{messages:<user>}:info                hash     the mailbox (epoch, first, last, seen, mark), "#number" what is known
-//	                                               of an entry, "=sender and id" its number, "@peer" how far a
-//	                                               conversation has come: read (number), received and seen (ms)
+//	{messages:<user>}:info                hash     the mailbox (epoch, first, last, seen, mark, placed, begin; they may lag
+//	                                               behind the list), "#number" what is known of an entry, "=sender and id"
+//	                                               its number, "@peer" how far a conversation has come: read (number),
+//	                                               received and seen (ms)
 //	{messages:<user>}:places              zset     "peer, number", in this order: conversations; those that the user
 //	                                               has sent another time, behind ">"
 //	{messages:<user>}:peers               zset     peers by the number of their newest entry

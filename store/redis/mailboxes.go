@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"parley/store"
@@ -59,12 +60,8 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 			if whole {
 				written = "0"
 			}
-			sent := "0"
-			if to.Sent {
-				sent = "1"
-			}
 			boxes = append(boxes, m)
-			commands = append(commands, m.run(scriptAppend, key, at, head, written, to.Peer, post.Origin, sent))
+			commands = append(commands, m.run(scriptAppend, key, at, head, written, restOfFacts(key, to, post.Origin)))
 		}
 		places[i] = place
 	}
@@ -75,16 +72,16 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 	receipt := store.Receipt{ID: post.ID, Offsets: make([]store.Offset, len(post.To)), Duplicate: true}
 	offsets, times := make([]store.Offset, len(commands)), make([]int64, len(commands))
 	for i, c := range commands {
-		reply := c.list()
-		epoch, ok0 := number(reply, 0)
-		seq, ok1 := number(reply, 1)
-		when, ok2 := number(reply, 2)
-		known, ok3 := number(reply, 3)
-		if !ok0 || !ok1 || !ok2 || !ok3 {
+		reply, _ := c.Val().(string)
+		offset, when, known, ok := parseAppended(reply)
+		if !ok {
 			return store.Receipt{}, errReply
 		}
-		offsets[i], times[i] = store.Offset{Epoch: epoch, Seq: seq}, int64(when)
-		receipt.Duplicate = receipt.Duplicate && known == 1
+		if !known {
+			when = at
+		}
+		offsets[i], times[i] = offset, when
+		receipt.Duplicate = receipt.Duplicate && known
 	}
 	for i, place := range places {
 		receipt.Offsets[i] = offsets[place]
@@ -103,6 +100,19 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 		}
 	}
 	return receipt, nil
+}
+
+// parseAppended reads the reply of the script: epoch and number, and, of an entry that was there, its time.
+func parseAppended(reply string) (offset store.Offset, at int64, known, ok bool) {
+	epoch, rest, _ := strings.Cut(reply, " ")
+	seq, when, known := strings.Cut(rest, " ")
+	var errs [3]error
+	offset.Epoch, errs[0] = strconv.ParseUint(epoch, 10, 64)
+	offset.Seq, errs[1] = strconv.ParseUint(seq, 10, 64)
+	if known {
+		at, errs[2] = strconv.ParseInt(when, 10, 64)
+	}
+	return offset, at, known, errs == [3]error{}
 }
 
 const (

@@ -16,19 +16,15 @@ func (s *Store) Advance(ctx context.Context, box store.Box, peer string, to stor
 	if err := store.CheckMarks(box, peer); err != nil {
 		return store.Mark{}, false, err
 	}
-	if err := s.usable(ctx); err != nil {
-		return store.Mark{}, false, err
-	}
 	epoch := ""
 	if to.Read.Epoch != 0 {
 		epoch = strconv.FormatUint(to.Read.Epoch, 10)
 	}
-	m := s.mailbox(box)
-	c := m.run(scriptAdvance, peer, epoch, min(to.Read.Seq, maxBefore), max(row.Millis(to.Received), 0), max(row.Millis(to.Seen), 0))
-	if err := s.writes.do(ctx, m.keys[0], c); err != nil {
+	reply, err := s.ask(ctx, s.writes, box, scriptAdvance,
+		peer, epoch, min(to.Read.Seq, maxBefore), max(row.Millis(to.Received), 0), max(row.Millis(to.Seen), 0))
+	if err != nil {
 		return store.Mark{}, false, fmt.Errorf("move mark: %w", err)
 	}
-	reply := c.list()
 	if len(reply) == 0 {
 		return store.Mark{}, false, fmt.Errorf("mark: no such conversation: %w", store.ErrNotFound)
 	}
@@ -60,7 +56,7 @@ func (s *Store) Marks(ctx context.Context, box store.Box, peers []string, before
 		for _, peer := range asked {
 			args = append(args, peer)
 		}
-		reply, err := s.ask(ctx, box, scriptMarks, args...)
+		reply, err := s.ask(ctx, s.reads, box, scriptMarks, args...)
 		if err != nil {
 			return nil, fmt.Errorf("read marks: %w", err)
 		}
@@ -82,7 +78,7 @@ func (s *Store) Reach(ctx context.Context, box store.Box, peer string, seq uint6
 	if err := store.CheckMarks(box, peer); err != nil {
 		return store.Offset{}, time.Time{}, err
 	}
-	reply, err := s.ask(ctx, box, scriptReach, peer, min(seq, maxBefore), store.MarkSpan)
+	reply, err := s.ask(ctx, s.reads, box, scriptReach, peer, min(seq, maxBefore), store.MarkSpan)
 	if err != nil {
 		return store.Offset{}, time.Time{}, fmt.Errorf("read mark: %w", err)
 	}
@@ -97,15 +93,15 @@ func (s *Store) Reach(ctx context.Context, box store.Box, peer string, seq uint6
 	return store.Offset{Epoch: epoch, Seq: seq}, row.Time(int64(millis)), nil
 }
 
-// ask runs a script that reads a mailbox, until it has adopted everything.
-func (s *Store) ask(ctx context.Context, box store.Box, script *script, args ...any) ([]any, error) {
+// ask runs a script of a mailbox, until it has adopted everything.
+func (s *Store) ask(ctx context.Context, lanes *lanes, box store.Box, script *script, args ...any) ([]any, error) {
 	if err := s.usable(ctx); err != nil {
 		return nil, err
 	}
 	m := s.mailbox(box)
 	for range maxAdopt {
 		c := m.run(script, args...)
-		if err := s.reads.do(ctx, m.keys[0], c); err != nil {
+		if err := lanes.do(ctx, m.keys[0], c); err != nil {
 			return nil, err
 		}
 		if reply := c.list(); text(reply, 1) != "more" {

@@ -103,6 +103,11 @@ func (p *presence) mendUsers(ctx context.Context) {
 		p.departed(user)
 	}
 	for _, user := range returned {
+		if p.owes(ctx, user) {
+			p.returned(user)
+		}
+	}
+	for user := range swap(p, &p.untold) {
 		p.returned(user)
 	}
 }
@@ -133,7 +138,22 @@ func (p *presence) mendUser(ctx context.Context, user string) (came, went bool) 
 		return came, false
 	}
 	answer, err := p.leave(ctx, user, u)
-	return err == nil && answer == answerUntold, err == nil && answer == answerChanged
+	return false, err == nil && answer == answerChanged
+}
+
+// owes tells whether a user who came online by mendUser still is, as far as this process knows, and somebody is to be told.
+// From now on whoever goes offline is missed.
+func (p *presence) owes(ctx context.Context, user string) bool {
+	ctx, cancel := context.WithTimeout(ctx, mendTimeout)
+	defer cancel()
+	u, err := p.take(ctx, user)
+	if err != nil {
+		return true
+	}
+	defer p.give(user, u)
+	owed := u.owed != ""
+	u.owed = ""
+	return owed
 }
 
 func (p *presence) departed(user string) {

@@ -208,7 +208,7 @@ func TestLongNodeList(t *testing.T) {
 	for i := range 4 {
 		post(t, s, message(fmt.Sprint("m", i), "alice", "bob"))
 	}
-	if n := c.LLen(t.Context(), "messages:bob").Val(); n != 2000 {
+	if n := c.LLen(t.Context(), "messages:bob").Val(); n < 2000 || n > 2000*65/64 {
 		t.Errorf("the list has %d entries", n)
 	}
 	entries, err = s.Conversation(t.Context(), bob, "peer", 0, 5000)

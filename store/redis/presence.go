@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -34,6 +35,7 @@ type presence struct {
 	users    map[string]*present
 	dirty    map[string]struct{} // users of whom Redis may not know what is so here
 	suspects map[string]struct{} // users who have dead nodes
+	untold   map[string]struct{} // users who are online, of which nobody was told
 	marks    map[string]mark     // what is to be told to readers of sessions
 	cleaning string              // a dead node that this process has claimed
 	tokens   uint64              // given to changes
@@ -51,6 +53,8 @@ type present struct {
 	sure bool // the entering was confirmed
 	// The tokens of an entering and of a leaving whose reply was lost, or "".
 	entering, leaving string
+	// The token of an entering by which the user came online, until somebody has been told of it, or is just about to; or "".
+	owed string
 }
 
 // Answers of the scripts.
@@ -58,7 +62,8 @@ const (
 	answerLost    = -1
 	answerSame    = 0
 	answerChanged = 1
-	answerUntold  = 2
+	answerUntold  = 2 // online, of which nobody was told
+	answerUndone  = 3 // offline, and nobody was told that it was otherwise
 )
 
 func (p *presence) init(s *Store) {
@@ -66,7 +71,7 @@ func (p *presence) init(s *Store) {
 	p.rejoin, p.mends = make(chan struct{}, 1), make(chan struct{}, 1)
 	p.ready = make(chan struct{})
 	p.users = map[string]*present{}
-	p.dirty, p.suspects = map[string]struct{}{}, map[string]struct{}{}
+	p.dirty, p.suspects, p.untold = map[string]struct{}{}, map[string]struct{}{}, map[string]struct{}{}
 	p.marks = map[string]mark{}
 }
 
@@ -137,6 +142,7 @@ func (s *Store) Connect(ctx context.Context, user, socket string) (first bool, e
 		if first, err = p.enter(ctx, user, u); err != nil {
 			return false, err
 		}
+		u.owed = "" // the caller knows
 	}
 	u.sockets[socket] = struct{}{}
 	return first, nil
@@ -198,13 +204,17 @@ func (p *presence) enter(ctx context.Context, user string, u *present) (first bo
 			continue
 		}
 		p.setNode(u, l.node)
+		if first = answer == answerChanged; first {
+			u.owed = u.entering
+		}
 		u.sure, u.entering, u.leaving = true, "", ""
-		return answer == answerChanged, nil
+		return first, nil
 	}
 	return false, errLease
 }
 
-// leave tells Redis that this node has no sockets of the user any more.
+// leave tells Redis that this node has no sockets of the user any more. That the user came online is taken back if nobody
+// was told of it: after a freeze, say, a lease may be had again before the connections are found dead.
 func (p *presence) leave(ctx context.Context, user string, u *present) (answer int64, err error) {
 	if u.node == "" {
 		return answerSame, nil
@@ -218,7 +228,7 @@ func (p *presence) leave(ctx context.Context, user string, u *present) (answer i
 			return answerSame, err
 		}
 		u.sure = false
-		answer, err = p.run(ctx, user, scriptLeave, l, u.node, u.leaving, "", u.entering)
+		answer, err = p.run(ctx, user, scriptLeave, l, u.node, u.leaving, "", cmp.Or(u.entering, u.owed))
 		if err != nil {
 			return answerSame, err
 		}
@@ -228,7 +238,12 @@ func (p *presence) leave(ctx context.Context, user string, u *present) (answer i
 		}
 		node := u.node
 		p.setNode(u, "")
-		u.entering, u.leaving = "", ""
+		u.entering, u.leaving, u.owed = "", "", ""
+		if answer == answerUntold {
+			p.mu.Lock()
+			p.untold[user] = struct{}{}
+			p.mu.Unlock()
+		}
 		// Only who cleans up after us looks there, and finds nothing if this fails.
 		_ = p.writes.later(ctx, nodeKey(node), func(error) {}, plain("SREM", nodeKey(node), user))
 		return answer, nil
@@ -269,7 +284,7 @@ func (p *presence) answer(user string, c *command) (int64, error) {
 	if !ok || !stamped {
 		return answerSame, errReply
 	}
-	if answer == answerChanged {
+	if answer == answerChanged || answer == answerUndone {
 		p.note(user, mark{c.script == scriptEnter, stamp})
 	}
 	return answer, nil

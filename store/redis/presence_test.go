@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,6 +25,8 @@ type node struct {
 	line *line
 	mu   sync.Mutex
 	news []string // guarded by mu: what it was told, "-user" and "+user"
+
+	slow atomic.Pointer[chan struct{}] // being told takes until it is closed
 }
 
 // told returns what the node was told so far, sorted.
@@ -40,6 +44,11 @@ func newNode(t *testing.T, client func(...redis.Hook) redis.UniversalClient) *no
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.news = append(n.news, sign+user)
+			if slow := n.slow.Load(); slow != nil {
+				n.mu.Unlock()
+				<-*slow
+				n.mu.Lock()
+			}
 		}
 	}
 	n.Store = open(t, client(n.line), Options{Departed: tell("-"), Returned: tell("+"), Reconcile: -1, Logger: zerolog.New(zerolog.NewTestWriter(t))})
@@ -140,6 +149,48 @@ func TestDeath(t *testing.T) {
 		n[0].mu.Unlock()
 		n[0].disconnect(t, "user0", "1", true)
 		n[2].online(t, false, "user0")
+	})
+}
+
+// TestUndone has a process thaw, whose users are entered again before their connections are found dead: of those nobody was
+// told that they are back, nor is of their going.
+func TestUndone(t *testing.T) {
+	nodes(t, 2, func(t *testing.T, n []*node) {
+		n[0].connect(t, "alice", "1", true)
+		n[0].connect(t, "bob", "2", true)
+		n[0].connect(t, "carol", "3", true)
+		n[0].line.cut.Store(true)
+		time.Sleep(12 * time.Second)
+		same(t, "news of the death", n[1].told(), "[-alice -bob -carol]")
+		slow := make(chan struct{})
+		n[0].slow.Store(&slow)
+		n[0].line.cut.Store(false)
+		time.Sleep(time.Second)
+		n[1].online(t, true, "alice", "bob", "carol")
+		first := n[0].told() // one of them, and the others follow
+		sockets := map[string]string{"alice": "1", "bob": "2", "carol": "3"}
+		var left []string
+		for _, user := range slices.Sorted(maps.Keys(sockets)) {
+			if first != fmt.Sprintf("[+%s]", user) {
+				left = append(left, user)
+			}
+		}
+		if len(left) != 2 {
+			t.Fatalf("told %s", first)
+		}
+		n[0].disconnect(t, left[0], sockets[left[0]], false)
+		n[1].connect(t, left[1], "4", false) // who is told of this is not this caller
+		n[0].disconnect(t, left[1], sockets[left[1]], false)
+		n[1].online(t, false, left[0])
+		n[1].online(t, true, left[1])
+		close(slow)
+		time.Sleep(time.Second)
+		told := []string{strings.Trim(first, "[]"), "+" + left[1]}
+		slices.Sort(told)
+		same(t, "news", n[0].told(), fmt.Sprint(told))
+		n[1].connect(t, left[0], "5", true)
+		n[1].disconnect(t, left[1], "4", true)
+		same(t, "news", n[1].told(), "[-alice -bob -carol]")
 	})
 }
 

@@ -53,8 +53,8 @@ type Options struct {
 	// last socket died, or a Disconnect had failed. Of all processes, one is called. Returned is called likewise when a
 	// user came online without a Connect that said so: this process had lost its lease and has a new one.
 	//
-	// Calls are made one at a time and should return soon. By then the user may have come or gone again: ask
-	// [Store.Online] before telling anybody. Either may be nil.
+	// Calls are made one at a time and should return soon. By then the user may have come or gone again, of which
+	// another call tells: ask [Store.Online] before telling anybody. Either may be nil.
 	Departed func(user string)
 	Returned func(user string)
 

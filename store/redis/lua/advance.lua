@@ -1,9 +1,11 @@
 -- Moves the mark of a conversation forward. ARGV 4 peer, 5 the epoch that 6 is of, or "", 6 the number read, 7 received and
--- 8 seen (ms). Returns nothing if the mailbox has no entry of the peer, or is of another epoch; otherwise epoch, the
--- newest number of the conversation, the mark, whether it moved, and how many entries were not read.
+-- 8 seen (ms). Returns nothing if the mailbox has no entry of the peer, or is of another epoch; "more" behind the epoch
+-- (ask again: there is more to adopt); otherwise epoch, the newest number of the conversation, the mark, whether it moved,
+-- and how many entries were not read.
 if not open(false) then return {} end
-adopt()
+local all = adopt()
 save()
+if not all then return {epoch, 'more'} end
 local peer = ARGV[4]
 local newest = redis.call('ZSCORE', peers, peer)
 if not newest or (ARGV[5] ~= '' and ARGV[5] ~= epoch) then return {} end

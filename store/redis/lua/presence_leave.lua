@@ -1,5 +1,6 @@
--- The node has no sockets of the user any more. ARGV 4 unused, 5 the token of an entering whose reply was lost. Returns
--- -1 if the lease is over, 1 if the user went offline, 2 if the user is online and nobody was told, else 0; and when.
+-- The node has no sockets of the user any more. ARGV 4 unused, 5 the token of an entering whose reply was lost, or of which
+-- nobody was told. Returns -1 if the lease is over, 1 if the user went offline, 2 if the user is online and nobody was told,
+-- 3 if the user is offline and nobody was told of their being online, else 0; and when.
 if lost then return {-1, stamp} end
 local token0, last0 = read(left[node])
 if token0 == token then return {last0 and 1 or 0, stamp} end
@@ -12,7 +13,7 @@ bury()
 local last = not online()
 if untold then
   went(node, token, false)
-  return {last and 0 or 2, stamp}
+  return {last and 3 or 2, stamp}
 end
 went(node, token, last)
 return {last and 1 or 0, stamp}

@@ -1,0 +1,203 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"golang.org/x/time/rate"
+
+	"parley/auth"
+	"parley/socketio"
+)
+
+// Bounds of history over HTTP. One process answers historyAtOnce requests at a time, each of which may cost a page; the
+// rates of historyUsers users are known.
+const (
+	historyAtOnce = 64
+	historyUsers  = 1 << 14
+)
+
+// HistoryOptions configures Chat.History.
+type HistoryOptions struct {
+	// Allow tells whether pages of the origin of r may read the reply; nil: those of no origin. Requests without an
+	// Origin header are not asked about.
+	Allow func(r *http.Request) bool
+	// Rate bounds the pages that one user may have in a second; a burst may be twice that. 0 for no bound.
+	Rate float64
+}
+
+// History serves the pages that the history event serves to whoever has no socket: GET with the query of that event, and as
+// bearer token what a socket of the user says in its CONNECT, a token or, in open mode, the id of a session.
+func (c *Chat) History(o HistoryOptions) http.Handler {
+	return &historyServer{chat: c, options: o, room: make(chan struct{}, historyAtOnce), rates: make(map[string]*rate.Limiter)}
+}
+
+type historyServer struct {
+	chat    *Chat
+	options HistoryOptions
+	room    chan struct{} // has room for those who are served
+
+	mu    sync.Mutex
+	rates map[string]*rate.Limiter // by user
+}
+
+// ServeHTTP implements http.Handler.
+func (h *historyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Add("Vary", "Origin")
+	if len(r.Header["Origin"]) > 0 {
+		if h.options.Allow == nil || !h.options.Allow(r) {
+			h.refuse(w, http.StatusForbidden, &socketio.Error{Code: codeUnauthorized, Message: "pages of this origin may not read this"})
+			return
+		}
+		header.Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
+	}
+	switch r.Method {
+	case http.MethodGet:
+	case http.MethodOptions: // a page asks whether it may send a token
+		header.Set("Access-Control-Allow-Methods", "GET")
+		header.Set("Access-Control-Allow-Headers", "Authorization")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	default:
+		header.Set("Allow", "GET, OPTIONS")
+		h.refuse(w, http.StatusMethodNotAllowed, &socketio.Error{Code: socketio.CodeBadArgument, Message: "use GET"})
+		return
+	}
+	select {
+	case h.room <- struct{}{}:
+		defer func() { <-h.room }()
+	default:
+		header.Set("Retry-After", "1")
+		h.refuse(w, http.StatusServiceUnavailable, &socketio.Error{Code: codeUnavailable, Message: "too many requests at once, try again"})
+		return
+	}
+	reply, err := h.page(r)
+	if err != nil {
+		h.fail(w, err)
+		return
+	}
+	h.write(w, http.StatusOK, reply)
+}
+
+func (h *historyServer) page(r *http.Request) (historyReply, error) {
+	ctx, cancel := bounded(r.Context())
+	defer cancel()
+	user, err := h.user(ctx, auth.Bearer(r.Header))
+	if err != nil {
+		return historyReply{}, err
+	}
+	if !h.allow(user) {
+		return historyReply{}, &socketio.Error{Code: socketio.CodeRateLimited, Message: "too many requests, slow down"}
+	}
+	query := r.URL.Query()
+	request := historyRequest{With: query.Get("with")}
+	if text := query.Get("before"); text != "" {
+		if request.Before, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return historyReply{}, &socketio.Error{Code: socketio.CodeBadArgument, Message: "before is no number of a message"}
+		}
+	}
+	if text := query.Get("limit"); text != "" {
+		if request.Limit, err = strconv.Atoi(text); err != nil {
+			return historyReply{}, &socketio.Error{Code: socketio.CodeBadArgument, Message: "limit is no number"}
+		}
+	}
+	if err := request.Validate(); err != nil {
+		return historyReply{}, &socketio.Error{Code: socketio.CodeBadArgument, Message: err.Error()}
+	}
+	return h.chat.historyPage(ctx, user, request)
+}
+
+// user returns whose token it is.
+func (h *historyServer) user(ctx context.Context, token string) (string, error) {
+	if !h.chat.gate.open() {
+		id, err := h.chat.gate.verifier.Verify(ctx, token)
+		if err != nil {
+			return "", unauthorized(err)
+		}
+		return id.User, nil
+	}
+	kept, err := h.chat.session(ctx, token)
+	switch {
+	case err != nil:
+		return "", storeError(err)
+	case kept.UserID == "":
+		return "", unauthorized(auth.ErrInvalid)
+	}
+	return kept.UserID, nil
+}
+
+// allow tells whether the user may have a page now.
+func (h *historyServer) allow(user string) bool {
+	if h.options.Rate <= 0 {
+		return true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	limiter := h.rates[user]
+	if limiter == nil {
+		if len(h.rates) >= historyUsers {
+			clear(h.rates)
+		}
+		limiter = rate.NewLimiter(rate.Limit(h.options.Rate), int(2*h.options.Rate)+1)
+		h.rates[user] = limiter
+	}
+	return limiter.Allow()
+}
+
+// fail answers a request with why it was refused, or with no more than that it failed.
+func (h *historyServer) fail(w http.ResponseWriter, err error) {
+	public, ok := errors.AsType[*socketio.Error](err)
+	if !ok {
+		h.chat.log.Error().Err(err).Msg("history over HTTP failed")
+		public = &socketio.Error{Code: socketio.CodeInternal, Message: "internal error"}
+	}
+	status := http.StatusInternalServerError
+	switch public.Code {
+	case socketio.CodeBadArgument:
+		status = http.StatusBadRequest
+	case codeUnauthorized:
+		status = http.StatusUnauthorized
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	case socketio.CodeRateLimited:
+		status = http.StatusTooManyRequests
+		w.Header().Set("Retry-After", "1")
+	case codeUnavailable:
+		status = http.StatusServiceUnavailable
+		w.Header().Set("Retry-After", "1")
+	}
+	h.refuse(w, status, public)
+}
+
+func (h *historyServer) refuse(w http.ResponseWriter, status int, e *socketio.Error) {
+	h.write(w, status, map[string]map[string]string{"error": {"code": e.Code, "message": e.Message}})
+}
+
+func (h *historyServer) write(w http.ResponseWriter, status int, reply any) {
+	body, err := json.Marshal(reply)
+	if err != nil { // a message that is no JSON, which only somebody else can have stored
+		h.chat.log.Error().Err(err).Msg("a page of history could not be encoded")
+		status, body = http.StatusInternalServerError, []byte(`{"error":{"code":"internal","message":"internal error"}}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // who asked may be gone
+}
+
+// historyPage is a page of a user's conversation.
+func (c *Chat) historyPage(ctx context.Context, user string, r historyRequest) (historyReply, error) {
+	limit := pageSize(r.Limit, c.options.HistoryLimit)
+	entries, err := c.store.Conversation(ctx, box(user), r.With, r.Before, limit+1)
+	if err != nil {
+		return historyReply{}, storeError(err)
+	}
+	newest, _ := numbered(entries[max(0, len(entries)-limit):], pageBytes)
+	return historyReply{newest, len(newest) < len(entries)}, nil
+}
