@@ -226,7 +226,7 @@ func (p *program) routes(counters *metrics.Metrics, origins *auth.Origins) http.
 		_, _ = fmt.Fprintln(w, health) // who asked may be gone
 	})
 	pages.Handle("GET /metrics", p.operatorOnly(counters.Handler()))
-	pages.Handle("/chat/history", p.chat.History(handlers.HistoryOptions{Allow: origins.Allow, Rate: float64(p.cfg.RateLimit)}))
+	pages.Handle("/chat/history", p.chat.History(origins.Allow))
 	pages.Handle("/", web.Handler())
 
 	sockets := http.Handler(p.sockets)

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,7 +32,7 @@ import (
 // Of server it uses Handler, which must not be nil, the timeouts for reading, MaxHeaderBytes and ErrorLog. A connection
 // has ReadHeaderTimeout for its first byte, and server gives it as much again for the rest. The context of a
 // handshake's request is never done, and has no values. The listener's Close also closes connections that have
-// not sent anything yet.
+// not sent anything yet; the reply to a handshake that is refused then may be cut off.
 func Front(l net.Listener, path string, server *http.Server) net.Listener {
 	f := &front{
 		Listener: l,
@@ -78,16 +80,19 @@ func (f *front) Accept() (net.Conn, error) {
 // Close ends the listener.
 func (f *front) Close() error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.closed {
+		f.mu.Unlock()
 		return nil
 	}
 	f.closed = true
 	close(f.done)
-	for conn := range f.silent {
-		_ = conn.Close()
+	silent := slices.Collect(maps.Keys(f.silent))
+	f.mu.Unlock()
+	err := f.Listener.Close()
+	for _, conn := range silent {
+		_ = conn.Close() // waits for who reads it
 	}
-	return f.Listener.Close()
+	return err
 }
 
 // accept accepts connections until Close. After an error it waits until the http.Server, which decides how long to

@@ -7,7 +7,7 @@ import (
 	"unsafe"
 )
 
-// The descriptors are all in non-blocking mode: a call takes some microseconds at most. To tell the scheduler of each, as
+// The descriptors are all in non-blocking mode: a call takes some microseconds, more where the kernel is short of memory. To tell the scheduler of each, as
 // syscall.Read and syscall.Write do, costs more than it is worth: on a busy machine it gives the processor to another
 // thread meanwhile, which has to be woken. The race detector has to see them: what passes through a socket is in order.
 

@@ -5,44 +5,50 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 
 	"parley/auth"
+	"parley/internal/deadline"
 	"parley/socketio"
 )
 
-// Bounds of history over HTTP. One process answers historyAtOnce requests at a time, each of which may cost a page; the
-// rates of historyUsers users are known.
+// Bounds of history over HTTP: what one process does at once, where each request may cost a page of the largest messages;
+// what one user has under way and gets in a second, with a burst of twice that; how many users' rates are known; and how
+// long who asked may take to read the reply.
 const (
-	historyAtOnce = 64
+	historyAtOnce = 16
+	historyEach   = 2
+	historyRate   = 20
 	historyUsers  = 1 << 14
+	historyWrite  = 5 * time.Second
 )
 
-// HistoryOptions configures Chat.History.
-type HistoryOptions struct {
-	// Allow tells whether pages of the origin of r may read the reply; nil: those of no origin. Requests without an
-	// Origin header are not asked about.
-	Allow func(r *http.Request) bool
-	// Rate bounds the pages that one user may have in a second; a burst may be twice that. 0 for no bound.
-	Rate float64
-}
-
 // History serves the pages that the history event serves to whoever has no socket: GET with the query of that event, and as
-// bearer token what a socket of the user says in its CONNECT, a token or, in open mode, the id of a session.
-func (c *Chat) History(o HistoryOptions) http.Handler {
-	return &historyServer{chat: c, options: o, room: make(chan struct{}, historyAtOnce), rates: make(map[string]*rate.Limiter)}
+// bearer token what a socket of the user says in its CONNECT, a token or, in open mode, the id of a session. allow tells
+// whether pages of the origin of a request may read the reply; nil: those of no origin. Requests without an Origin
+// header are not asked about.
+func (c *Chat) History(allow func(r *http.Request) bool) http.Handler {
+	return &historyServer{chat: c, allow: allow, room: make(chan struct{}, historyAtOnce), readers: make(map[string]*reader)}
 }
 
 type historyServer struct {
-	chat    *Chat
-	options HistoryOptions
-	room    chan struct{} // has room for those who are served
+	chat  *Chat
+	allow func(r *http.Request) bool
+	room  chan struct{} // has room for those who are served
 
-	mu    sync.Mutex
-	rates map[string]*rate.Limiter // by user
+	mu      sync.Mutex
+	readers map[string]*reader // by user
+}
+
+// reader is a user who asks.
+type reader struct {
+	limiter *rate.Limiter
+	served  int // requests under way
 }
 
 // ServeHTTP implements http.Handler.
@@ -51,7 +57,7 @@ func (h *historyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Cache-Control", "no-store")
 	header.Add("Vary", "Origin")
 	if len(r.Header["Origin"]) > 0 {
-		if h.options.Allow == nil || !h.options.Allow(r) {
+		if h.allow == nil || !h.allow(r) {
 			h.refuse(w, http.StatusForbidden, &socketio.Error{Code: codeUnauthorized, Message: "pages of this origin may not read this"})
 			return
 		}
@@ -69,33 +75,28 @@ func (h *historyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, http.StatusMethodNotAllowed, &socketio.Error{Code: socketio.CodeBadArgument, Message: "use GET"})
 		return
 	}
-	select {
-	case h.room <- struct{}{}:
-		defer func() { <-h.room }()
-	default:
-		header.Set("Retry-After", "1")
-		h.refuse(w, http.StatusServiceUnavailable, &socketio.Error{Code: codeUnavailable, Message: "too many requests at once, try again"})
-		return
-	}
-	reply, err := h.page(r)
+	ctx, cancel := deadline.Context(r.Context(), storeTimeout)
+	defer cancel()
+	user, err := h.user(ctx, auth.Bearer(r.Header))
 	if err != nil {
 		h.fail(w, err)
 		return
 	}
+	if err := h.enter(user); err != nil {
+		h.fail(w, err)
+		return
+	}
+	defer h.leave(user)
+	reply, err := h.page(ctx, user, r.URL.Query())
+	if err != nil {
+		h.fail(w, err)
+		return
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(historyWrite)) // or else that of all pages holds
 	h.write(w, http.StatusOK, reply)
 }
 
-func (h *historyServer) page(r *http.Request) (historyReply, error) {
-	ctx, cancel := bounded(r.Context())
-	defer cancel()
-	user, err := h.user(ctx, auth.Bearer(r.Header))
-	if err != nil {
-		return historyReply{}, err
-	}
-	if !h.allow(user) {
-		return historyReply{}, &socketio.Error{Code: socketio.CodeRateLimited, Message: "too many requests, slow down"}
-	}
-	query := r.URL.Query()
+func (h *historyServer) page(ctx context.Context, user string, query url.Values) (_ historyReply, err error) {
 	request := historyRequest{With: query.Get("with")}
 	if text := query.Get("before"); text != "" {
 		if request.Before, err = strconv.ParseUint(text, 10, 64); err != nil {
@@ -132,22 +133,46 @@ func (h *historyServer) user(ctx context.Context, token string) (string, error) 
 	return kept.UserID, nil
 }
 
-// allow tells whether the user may have a page now.
-func (h *historyServer) allow(user string) bool {
-	if h.options.Rate <= 0 {
-		return true
-	}
+// enter lets a request of the user in, until leave.
+func (h *historyServer) enter(user string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	limiter := h.rates[user]
-	if limiter == nil {
-		if len(h.rates) >= historyUsers {
-			clear(h.rates)
-		}
-		limiter = rate.NewLimiter(rate.Limit(h.options.Rate), int(2*h.options.Rate)+1)
-		h.rates[user] = limiter
+	who := h.readers[user]
+	if who == nil {
+		who = &reader{limiter: rate.NewLimiter(historyRate, 2*historyRate)}
+		h.forgetOne()
+		h.readers[user] = who
 	}
-	return limiter.Allow()
+	if who.served >= historyEach || !who.limiter.Allow() {
+		return &socketio.Error{Code: socketio.CodeRateLimited, Message: "too many requests, slow down"}
+	}
+	select {
+	case h.room <- struct{}{}:
+	default:
+		return &socketio.Error{Code: codeUnavailable, Message: "too many requests at once, try again"}
+	}
+	who.served++
+	return nil
+}
+
+// forgetOne makes room for another reader. h.mu is held.
+func (h *historyServer) forgetOne() {
+	if len(h.readers) < historyUsers {
+		return
+	}
+	for user, who := range h.readers { // in no order
+		if who.served == 0 {
+			delete(h.readers, user)
+			return
+		}
+	}
+}
+
+func (h *historyServer) leave(user string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.readers[user].served--
+	<-h.room
 }
 
 // fail answers a request with why it was refused, or with no more than that it failed.

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// flushAfter bounds how long turns under load keep their frames for those of the next.
+	// flushAfter is how long turns under load keep their frames for those of the next: one that ends later flushes.
 	flushAfter = time.Millisecond
 	// turnLimit bounds the commands of one turn, so that the first frame of a turn is not kept back by a
 	// flood behind it.

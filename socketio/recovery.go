@@ -31,8 +31,8 @@ type Recovery struct {
 	// and must name the same user.
 	SkipMiddlewares bool
 	// Claim, if not nil, says whose client s is, before anything is done for the private id that s brings: the connection
-	// of another user is left alone, whoever knows its private id. After an error the client is a new one, and it is for
-	// the connect middleware to refuse it.
+	// of another user is left alone, whoever knows its private id. After an error it is for the
+	// connect middleware to refuse the client; one that it admits all the same is made to connect again.
 	Claim func(ctx context.Context, s *Socket) (user string, err error)
 	// Store keeps who may come back, where the namespace has a mailbox.
 	Store store.Recoveries
@@ -151,9 +151,10 @@ type past struct {
 // admit runs the middleware and registers the socket, as a recovered one if its client was here before. It
 // returns an error for a client that is refused.
 func (s *Socket) admit() error {
+	unclaimed := false
 	if s.namespace.app.recovery != nil {
 		was, err := s.recollect()
-		if err != nil {
+		if unclaimed = errors.Is(err, errUnclaimed); err != nil && !unclaimed {
 			// As a new client it would lose what it has to show. It comes back by itself, with that.
 			s.log().Debug().Err(err).Msg("recovery is put off, the client tries again")
 			s.Reconnect()
@@ -172,6 +173,11 @@ func (s *Socket) admit() error {
 	s.id = newID()
 	if err := s.runMiddleware(); err != nil {
 		return err
+	}
+	if unclaimed {
+		s.log().Debug().Msg("the client's token was refused and then taken, the client tries again")
+		s.Reconnect() // or it would lose what it has to show
+		return shard.ErrGone
 	}
 	return s.register()
 }
@@ -323,7 +329,8 @@ func (s *Socket) registered(err error) error {
 }
 
 // recollect finds out who the client was, if its CONNECT payload says that it was here and it can be taken
-// back. The record is taken. An error means that this could not be found out now.
+// back. The record is taken. errUnclaimed means that the application does not know whose client it is, another error
+// that this could not be found out now.
 func (s *Socket) recollect() (*past, error) {
 	pid, offset, usable := claimed(s.handshake.Auth)
 	if pid == "" {
@@ -339,7 +346,7 @@ func (s *Socket) recollect() (*past, error) {
 	who, err := s.claimant(ctx)
 	if err != nil {
 		s.client.server.metrics.Count(metrics.Recoveries, "refused")
-		return nil, nil
+		return nil, errUnclaimed
 	}
 	recall := s.recallParked
 	if s.namespace.app.mail != nil {
@@ -370,6 +377,8 @@ func (s *Socket) recollect() (*past, error) {
 	s.client.server.metrics.Count(metrics.Recoveries, string(why))
 	return nil, nil
 }
+
+var errUnclaimed = errors.New("nobody claims the client")
 
 // passing are the errors that say nothing about the client.
 var passing = []error{

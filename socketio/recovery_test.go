@@ -3,9 +3,11 @@ package socketio_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -313,6 +315,37 @@ func TestRefusedClientRecoversLater(t *testing.T) {
 	c = m.dial()
 	c.send(`40{"user":"ann","token":"bad","pid":"` + pid + `","offset":"` + offset + `"}`)
 	c.want(`44{"message":"bad token"}`)
+	c.send("40" + claim("ann", pid, offset))
+	c.wantMail(2)
+	if again, _ := c.connected("/"); again != sid {
+		t.Fatal("not recovered")
+	}
+}
+
+// TestClaimThatFails has the application refuse a claim, and take the same client a moment later, as it may while keys are being
+// exchanged: a new client would have lost what it missed.
+func TestClaimThatFails(t *testing.T) {
+	var refuse atomic.Bool
+	m := startMail(t, newStore(t), socketio.Options{}, func(r *socketio.Recovery) {
+		r.Claim = func(context.Context, *socketio.Socket) (string, error) {
+			if refuse.Swap(false) {
+				return "", errors.New("no such key yet")
+			}
+			return "ann", nil
+		}
+	})
+	c, sid, pid := m.join("/", `{"user":"ann"}`)
+	next(t, m.joined, "a socket")
+	m.mail("ann", "", 1)
+	offset := c.wantMail(1)
+	c.drop()
+	m.wantReason("transport close")
+	m.mail("ann", "", 2)
+	refuse.Store(true)
+	c = m.dial()
+	c.send("40" + claim("ann", pid, offset))
+	c.wantClosed()
+	c = m.dial()
 	c.send("40" + claim("ann", pid, offset))
 	c.wantMail(2)
 	if again, _ := c.connected("/"); again != sid {

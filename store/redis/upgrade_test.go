@@ -107,6 +107,45 @@ func TestVersionBefore(t *testing.T) {
 	check()
 }
 
+// TestVersionBeforeTrims checks that a mailbox is sound after a version before this one has cut it beyond what had places.
+func TestVersionBeforeTrims(t *testing.T) {
+	const limit = 100
+	server := newServer(t)
+	c := server.client(t)
+	s := open(t, c, Options{Options: store.Options{MailboxLimit: limit}})
+	before := appendBefore(t)
+	bob := store.Box{App: chatApp, User: "bob"}
+	n := 0
+	next := func() store.Post {
+		n++
+		m := message(fmt.Sprint("m", n), "alice", "bob")
+		m.At = time.UnixMilli(1700000000000)
+		return m
+	}
+	for range 50 {
+		post(t, s, next())
+	}
+	for range 2 * limit {
+		postBefore(t, s, before, next())
+	}
+	if r := post(t, s, next()); r.Offsets[1].Seq != uint64(n) {
+		t.Fatalf("number %d, want %d", r.Offsets[1].Seq, n)
+	}
+	entries, err := s.After(t.Context(), bob, store.Offset{}, 1000)
+	if err != nil || len(entries) < limit || entries[len(entries)-1].Seq != uint64(n) {
+		t.Fatalf("%d entries, %v", len(entries), err)
+	}
+	found, err := s.Conversation(t.Context(), bob, "alice", 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "conversation", found, entries)
+	length, err := c.HLen(t.Context(), "{messages:bob}:info").Result()
+	if err != nil || length > 2*int64(len(entries))+16 {
+		t.Errorf("%d fields for %d entries, %v", length, len(entries), err)
+	}
+}
+
 // TestPlacesAreGivenLater checks that what is added without a place gets it from whoever reads first, however much it is,
 // and that the places need not outlive what is added.
 func TestPlacesAreGivenLater(t *testing.T) {

@@ -71,7 +71,8 @@ local function open(make)
   local h = redis.call('HMGET', info, 'epoch', 'first', 'last', 'seen', 'mark', 'placed')
   epoch = h[1]
   if epoch then
-    first, last, seen = tonumber(h[2]), tonumber(h[3]), tonumber(h[6] or h[4])
+    first, last = tonumber(h[2]), tonumber(h[3])
+    seen = math.max(first, tonumber(h[6] or h[4])) -- versions before this one move the first and leave "placed" behind
     local newest = redis.call('LINDEX', list, int(last - first))
     if not newest or string.sub(newest, -64) ~= h[5] then
       redis.call('DEL', info, places, peers)
@@ -164,7 +165,12 @@ local function save(left)
   if not changed then return end
   local item = redis.call('LINDEX', list, -1)
   redis.call('HSET', info, 'epoch', epoch, 'first', int(first), 'last', int(last), 'seen', int(seen), 'mark', mark(item),
-    'placed', int(seen), 'begin', epoch .. ' ' .. int(first))
+    'placed', int(seen))
+  if seen > last then -- or else there may be entries whose ids are not known, and appends take the long way
+    redis.call('HSET', info, 'begin', epoch .. ' ' .. int(first))
+  else
+    redis.call('HDEL', info, 'begin')
+  end
   if not left then
     left = redis.call('PTTL', list)
     if left < 0 then left = life end
