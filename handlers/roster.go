@@ -52,23 +52,35 @@ func (l rosterList) AppendJSON(dst []byte) ([]byte, error) {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = packet.AppendString(append(dst, `{"userID":`...), e.UserID)
-		dst = packet.AppendString(append(dst, `,"username":`...), e.Username)
-		dst = strconv.AppendBool(append(dst, `,"connected":`...), e.Connected)
-		dst = append(dst, `,"messages":[`...)
-		first := len(dst)
-		for _, m := range e.Messages {
-			if !packet.Valid(m) {
-				continue
-			}
-			if len(dst) > first {
-				dst = append(dst, ',')
-			}
-			dst = append(dst, m...)
-		}
-		dst = append(dst, "]}"...)
+		dst = e.appendJSON(dst)
 	}
 	return append(dst, ']'), nil
+}
+
+func (e rosterEntry) appendJSON(dst []byte) []byte {
+	dst = packet.AppendString(append(dst, `{"userID":`...), e.UserID)
+	dst = packet.AppendString(append(dst, `,"username":`...), e.Username)
+	dst = strconv.AppendBool(append(dst, `,"connected":`...), e.Connected)
+	dst = append(dst, `,"messages":[`...)
+	first := len(dst)
+	for _, m := range e.Messages {
+		if !packet.Valid(m) {
+			continue
+		}
+		if len(dst) > first {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, m...)
+	}
+	return append(dst, "]}"...)
+}
+
+// rosterLine is a rosterEntry by itself.
+type rosterLine rosterEntry
+
+// AppendJSON implements packet.Appender.
+func (l rosterLine) AppendJSON(dst []byte) ([]byte, error) {
+	return rosterEntry(l).appendJSON(dst), nil
 }
 
 // sentRoster is what a socket was told with its roster, as of one moment.
@@ -165,8 +177,8 @@ func tell(emit func(event string, args ...any) error, entry rosterEntry) error {
 	if !entry.Connected {
 		return emit("user disconnected", entry.UserID)
 	}
-	entry.Messages = []json.RawMessage{}
-	return emit("user connected", entry)
+	entry.Messages = nil
+	return emit("user connected", rosterLine(entry))
 }
 
 // sendMissed sends a recovered client the messages between where its recovery ended and tail.
