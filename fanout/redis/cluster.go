@@ -267,9 +267,10 @@ func (c *clusterLinks) move(from *link, s *subscription, to *link) {
 	}
 	s.users = 0
 	s.settle()
-	if from == c.homeless || s.state == waiting {
+	if from == c.homeless || s.state == waiting && !s.unsure {
 		from.forget(s)
 	} else {
+		from.found(s) // is not to be heard there any more
 		from.retire(s, time.Now())
 	}
 }

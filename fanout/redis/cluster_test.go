@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,11 +103,16 @@ func (m *masters) server(options ...func(*Options)) *server {
 
 // unopened returns a process that has no namespaces yet.
 func (m *masters) unopened(options ...func(*Options)) *server {
-	cluster := ClientOptions(redis.UniversalOptions{DialTimeout: time.Second}).Cluster()
+	client := m.client(redis.UniversalOptions{DialTimeout: time.Second})
+	return unopened(m.t, m.addrs[0], append([]func(*Options){func(o *Options) { o.Client = client }}, options...)...)
+}
+
+func (m *masters) client(options redis.UniversalOptions) *redis.ClusterClient {
+	cluster := ClientOptions(options).Cluster()
 	cluster.ClusterSlots = m.topology
 	client := redis.NewClusterClient(cluster)
 	m.t.Cleanup(func() { must(m.t, client.Close()) })
-	return unopened(m.t, m.addrs[0], append(options, func(o *Options) { o.Client = client })...)
+	return client
 }
 
 // rooms returns a room of each node.
@@ -200,6 +207,53 @@ func TestChannelsFollowTheirSlots(t *testing.T) {
 	if lost := b.metrics.Value(metrics.BusReconnects, "lost"); lost > 0 {
 		t.Errorf("%v connections were lost by moving a slot", lost)
 	}
+}
+
+// A node that gives up a slot takes its channels away. They may be asked for there once more before it is known who has
+// them now: that is refused, and not to be tried again.
+func TestWhatHasMovedIsNotAskedForAgain(t *testing.T) {
+	m := newMasters(t, 2)
+	room := m.rooms()[0]
+	channel := "socket.io#/#" + room + "#"
+	_, slot := m.of(channel)
+	var armed atomic.Bool
+	entered, held := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	b := m.server(subscribing(func(channels []string) {
+		if slices.Contains(channels, channel) && armed.CompareAndSwap(true, false) {
+			close(entered)
+			<-held
+		}
+	}))
+	t.Cleanup(release)
+	b.connect("/", "BBBBBBBBBBBBBBBBBBBB", room)
+	links := b.links.(*clusterLinks)
+	links.mu.Lock()
+	old := links.owner(uint16(slot))
+	links.mu.Unlock()
+
+	armed.Store(true)
+	old.lost(channel)
+	next(t, entered)
+	m.assign(1, func(s int) bool { return s == slot })
+	b.links.trouble()
+	must(t, b.Wait(bounded(t), "/", room))
+	eventually(t, "nothing is missing", b.Connected)
+	m.nodes[0].SetError(fmt.Sprint("MOVED ", slot, " ", m.addrs[1]))
+	release()
+	eventually(t, "it is refused", func() bool {
+		old.mu.Lock()
+		defer old.mu.Unlock()
+		return !old.hold.IsZero()
+	})
+	eventually(t, "it is forgotten there", func() bool {
+		old.mu.Lock()
+		defer old.mu.Unlock()
+		return old.subs[channel] == nil
+	})
+	eventually(t, "all is well", b.Connected)
+	m.nodes[0].SetError("")
+	b.connect("/", "CCCCCCCCCCCCCCCCCCCC", m.rooms()[0])
 }
 
 func TestAnotherNodeTakesOverADeadOnesSlots(t *testing.T) {

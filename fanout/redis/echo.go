@@ -48,7 +48,7 @@ func (e *echo) next() (question []string) {
 	if !e.link.hears(channel) {
 		return question
 	}
-	e.number++
+	e.number = f.echoes.Add(1)
 	taken := make(chan error, 1)
 	body := strconv.AppendInt([]byte(echoHead), e.number, 10)
 	if f.publisher.offer(publication{channel: channel, body: body, queued: time.Now(), done: taken}) {
@@ -75,10 +75,10 @@ func (e *echo) missing(question string) bool {
 	return err == nil && e.heard.Load() < n
 }
 
-// hears tells whether Redis has confirmed the subscription to a channel.
+// hears tells whether Redis has confirmed the subscription to a channel that is to be heard here.
 func (l *link) hears(channel string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.subs[channel]
-	return s != nil && s.state == confirmed
+	return s != nil && s.users > 0 && s.state == confirmed
 }

@@ -72,6 +72,7 @@ type subscription struct {
 	state   subscriptionState
 	first   bool          // before others
 	initial bool          // counts as missing
+	unsure  bool          // Redis was asked for it, refused something, and may have it
 	ready   chan struct{} // closed when Redis has confirmed it; nil until somebody waits
 	until   time.Time     // with users 0: when to unsubscribe
 	isIdle  bool          // in idle

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -246,6 +248,54 @@ func TestWhatIsRefusedForNowIsAskedForAgain(t *testing.T) {
 		if n := b.metrics.Value(metrics.BusReconnects, "lost"); n > 0 || !b.links.connected() {
 			t.Errorf("the connection was lost %v times", n)
 		}
+	}
+}
+
+// Redis refuses one channel and takes another, that nobody wants any more: it is not left subscribed to.
+func TestWhatWasTakenAllTheSameIsGivenUp(t *testing.T) {
+	mr := miniredis.RunT(t)
+	var b *server
+	b = newServer(t, mr.Addr(), subscribing(func(channels []string) {
+		if slices.Contains(channels, "socket.io#/#new#") {
+			b.RoomChanged("/", "new", false)
+			b.links.(*link).refused()
+		}
+	}))
+	before := b.links.len()
+	b.RoomChanged("/", "new", true)
+	eventually(t, "it is forgotten", func() bool { return b.links.len() == before })
+	b.RoomChanged("/", "later", true)
+	must(t, b.Wait(bounded(t), "/", "later"))
+	if n := subscribers(t, mr, "socket.io#/#new#"); n != 0 {
+		t.Errorf("%d hear a room that has no members", n)
+	}
+}
+
+func TestEchoesAreOfOneConnection(t *testing.T) {
+	a := newServer(t, miniredis.RunT(t).Addr())
+	l := a.links.(*link)
+	before, now := &echo{link: l}, &echo{link: l}
+	for range 3 {
+		before.next()
+		must(t, <-before.taken)
+		before.taken = nil
+	}
+	now.next()
+	question := strconv.FormatInt(now.number, 10)
+	now.take(echoHead + strconv.FormatInt(before.number, 10))
+	if !now.missing(question) {
+		t.Error("an echo that the last connection asked for was taken for one of this")
+	}
+	now.take(echoHead + question)
+	if now.missing(question) {
+		t.Error("an echo was not recognized")
+	}
+	l.add("c", false)
+	must(t, l.wait(bounded(t), "c"))
+	heard := l.hears("c")
+	l.drop("c")
+	if !heard || l.hears("c") {
+		t.Error("only what has users is to be heard")
 	}
 }
 

@@ -30,6 +30,8 @@ const (
 	// publishPause is the wait after a pipeline that failed, doubled up to publishPauseMax.
 	publishPause    = 20 * time.Millisecond
 	publishPauseMax = time.Second
+	// tellEvery is how often others are told that they may have missed something while more goes on to be lost.
+	tellEvery = 10 * time.Second
 )
 
 // publication is one message on its way to Redis.
@@ -54,6 +56,7 @@ type publisher struct {
 	bytes  atomic.Int64  // of what is in the queue
 	away   atomic.Bool   // the last pipeline failed
 	lost   atomic.Bool   // others were not told something, and do not know that yet
+	told   time.Time     // when they were last told that; the goroutine's
 	room   chan struct{} // gets an element when there may be room in the queue
 	spread *spread       // for sharded channels of a Cluster
 }
@@ -61,7 +64,7 @@ type publisher struct {
 func newPublisher(f *Fanout) *publisher {
 	p := &publisher{fanout: f, queue: make(chan publication, f.options.queue), room: make(chan struct{}, 1)}
 	if cluster, ok := f.options.Client.(*redis.ClusterClient); ok && f.options.Sharded {
-		p.spread = newSpread(cluster)
+		p.spread = newSpread(f, cluster)
 	}
 	return p
 }
@@ -179,7 +182,7 @@ func (p *publisher) collect(batch []publication) []publication {
 	return batch
 }
 
-// send publishes a batch, and reports whether Redis answered.
+// send publishes a batch, and reports whether Redis answered as far as it was asked.
 func (p *publisher) send(batch []publication) bool {
 	f := p.fanout
 	ctx, cancel := context.WithTimeout(f.ctx, pipelineTimeout)
@@ -210,26 +213,31 @@ func (p *publisher) send(batch []publication) bool {
 	if len(sent) > 0 {
 		_, err = pipe.Exec(ctx)
 	}
+	lossy := p.spread != nil && !p.spread.whole()
 	for i := range sent {
 		if failed := replies[i].Err(); failed != nil {
+			lossy = true
 			p.failed(&sent[i], failed)
 		} else {
 			sent[i].finish(nil)
 		}
 	}
-	var refused redis.Error
-	answered := err == nil || errors.As(err, &refused)
-	if p.away.Swap(!answered) != !answered {
-		if answered {
+	if err == nil && len(sent) == 0 || errors.Is(err, errNodeAway) {
+		return true // nobody was asked
+	}
+	taken := answered(err)
+	if p.away.Swap(!taken) != !taken {
+		if taken {
 			f.log.Info().Msg("redis takes events for other processes again")
 		} else {
 			f.log.Warn().Err(err).Msg("redis is away: events reach only this process until it is back")
 		}
 	}
-	if answered && p.lost.Swap(false) {
+	if taken && (!lossy || time.Since(p.told) >= tellEvery) && p.lost.Swap(false) {
+		p.told = time.Now()
 		f.signal(f.unpublished)
 	}
-	return answered
+	return taken
 }
 
 // dropped counts a message that others will not get. They are told so once Redis takes messages.

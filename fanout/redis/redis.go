@@ -119,6 +119,7 @@ type Fanout struct {
 	spaces     spaces
 	links      links
 	publisher  *publisher
+	echoes     atomic.Int64 // numbers them: what one connection asked for may arrive on the next
 	inbox      *inbox
 	pending    pending
 	errandMu   sync.Mutex       // held while an errand starts, and while Close begins

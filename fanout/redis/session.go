@@ -72,7 +72,7 @@ func (l *link) session() error {
 	if err := l.begin(); err != nil {
 		return err
 	}
-	names := l.batch()
+	names, _ := l.batch() // a new connection has nothing that is not wanted
 	if len(names) == 0 {
 		return nil
 	}
@@ -109,7 +109,7 @@ func (l *link) begin() error {
 				l.forget(s)
 				continue
 			}
-			s.state, s.initial = waiting, true
+			s.state, s.initial, s.unsure = waiting, true, false
 			l.waiting = append(l.waiting, s)
 		}
 		slices.SortFunc(l.waiting, inOrder)
@@ -161,23 +161,26 @@ func endedContext() context.Context {
 	return ctx
 }
 
-// batch takes the next channels to subscribe to.
-func (l *link) batch() []string {
+// batch takes the next channels to subscribe to, and before that to unsubscribe from: those that nobody wants any more, but
+// that Redis may have.
+func (l *link) batch() (names, unwanted []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if time.Until(l.hold) > 0 {
-		return nil
+		return nil, nil
 	}
-	var names []string
-	for len(l.waiting) > 0 && len(names) < subscribeBatch && l.unconfirmed < subscribeWindow {
+	for len(l.waiting) > 0 && len(names)+len(unwanted) < subscribeBatch && l.unconfirmed < subscribeWindow {
 		s := l.waiting[0]
 		l.waiting[0] = nil
 		l.waiting = l.waiting[1:]
 		if l.subs[s.channel] != s {
 			continue
 		}
-		if s.users == 0 && !s.initial { // its first user has gone already
+		if s.users == 0 { // they have gone already, or went to another link
 			l.forget(s)
+			if s.unsure {
+				unwanted = append(unwanted, s.channel)
+			}
 			continue
 		}
 		s.state = sent
@@ -187,7 +190,7 @@ func (l *link) batch() []string {
 	if len(l.waiting) == 0 {
 		l.waiting = nil
 	}
-	return names
+	return names, unwanted
 }
 
 // expired takes the next channels to unsubscribe from, and says when there will be more.
@@ -230,17 +233,22 @@ func (l *link) write(conn *redis.PubSub, own *echo, ended <-chan error) error {
 	grace := time.NewTimer(time.Hour)
 	defer grace.Stop()
 	for {
-		if names := l.batch(); len(names) > 0 {
+		names, unwanted := l.batch()
+		var next time.Time
+		if len(names)+len(unwanted) == 0 {
+			unwanted, next = l.expired(time.Now())
+		}
+		if len(unwanted) > 0 {
+			if err := l.fanout.protocol.unsubscribe(ctx, conn, unwanted); err != nil {
+				return fmt.Errorf("unsubscribe: %w", err)
+			}
+		}
+		if len(names) > 0 {
 			if err := l.fanout.protocol.subscribe(ctx, conn, names); err != nil {
 				return fmt.Errorf("subscribe: %w", err)
 			}
-			continue
 		}
-		names, next := l.expired(time.Now())
-		if len(names) > 0 {
-			if err := l.fanout.protocol.unsubscribe(ctx, conn, names); err != nil {
-				return fmt.Errorf("unsubscribe: %w", err)
-			}
+		if len(names)+len(unwanted) > 0 {
 			continue
 		}
 		if hold := l.held(); !hold.IsZero() && (next.IsZero() || hold.Before(next)) {
@@ -320,17 +328,24 @@ func passing(err error) bool {
 }
 
 // refused has all asked for again, after a pause, that is not confirmed: Redis does not say what it refused. To ask twice
-// does no harm. What has moved is taken to another link meanwhile.
+// does no harm. What has moved is taken to another link meanwhile, and what nobody wants here any more is unsubscribed from,
+// not asked for again: it would be refused for ever.
 func (l *link) refused() {
 	l.mu.Lock()
-	l.holdPause = min(max(2*l.holdPause, redialPause), redialPauseMax)
-	l.hold = time.Now().Add(l.holdPause)
+	if now := time.Now(); now.After(l.hold) { // else it comes of the same attempt
+		l.holdPause = min(max(2*l.holdPause, redialPause), redialPauseMax)
+		l.hold = now.Add(l.holdPause)
+	}
 	l.unconfirmed = 0
 	for _, s := range l.subs {
-		if s.state == sent {
-			l.miss(s)
-			l.enqueue(s)
+		if s.state != sent {
+			continue
 		}
+		if s.users > 0 {
+			l.miss(s)
+		}
+		s.unsure = true
+		l.enqueue(s)
 	}
 	l.mu.Unlock()
 	l.signal()
@@ -366,7 +381,7 @@ func (l *link) confirm(channel string) {
 	if s == nil || s.state != sent {
 		return
 	}
-	s.state = confirmed
+	s.state, s.unsure = confirmed, false
 	s.settle()
 	l.holdPause = 0
 	if l.unconfirmed--; l.unconfirmed == subscribeWindow/2 {

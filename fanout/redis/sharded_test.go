@@ -43,6 +43,26 @@ func useSharded(o *Options) {
 	o.protocol = func(f *Fanout) protocol { return plainSharded{sharded{f, "socket.io"}, classic{f, "socket.io"}} }
 }
 
+// watched has a function called before channels are subscribed to.
+type watched struct {
+	plainSharded
+	before func(channels []string)
+}
+
+func (w watched) subscribe(ctx context.Context, conn *redis.PubSub, channels []string) error {
+	w.before(channels)
+	return w.plainSharded.subscribe(ctx, conn, channels)
+}
+
+func subscribing(before func(channels []string)) func(*Options) {
+	return func(o *Options) {
+		o.Sharded = true
+		o.protocol = func(f *Fanout) protocol {
+			return watched{plainSharded{sharded{f, "socket.io"}, classic{f, "socket.io"}}, before}
+		}
+	}
+}
+
 func TestShardedProtocol(t *testing.T) {
 	mr, a, b := two(t, useSharded)
 	ctx := context.Background()

@@ -17,22 +17,72 @@ var errNodeAway = errors.New("the cluster's node for this channel did not answer
 // and messages on channels of one slot stay in order. The publisher uses it, and nobody else.
 type spread struct {
 	redis.Pipeliner // collects
+	fanout          *Fanout
 	client          *redis.ClusterClient
-	away            map[*redis.Client]absence // nodes that did not answer
+
+	mu sync.Mutex
+	// away has the nodes that did not answer. Nothing is published there until they answer a PING: all other messages would
+	// wait for that.
+	away map[*redis.Client]struct{}
 }
 
-// absence is how long nothing is sent to a node that did not answer, since all other messages would wait for it too.
-type absence struct {
-	until time.Time
-	pause time.Duration
+func newSpread(f *Fanout, client *redis.ClusterClient) *spread {
+	return &spread{Pipeliner: client.Pipeline(), fanout: f, client: client, away: make(map[*redis.Client]struct{})}
 }
 
-func newSpread(client *redis.ClusterClient) *spread {
-	return &spread{Pipeliner: client.Pipeline(), client: client, away: make(map[*redis.Client]absence)}
+// isAway tells whether a node did not answer just now.
+func (s *spread) isAway(node *redis.Client) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, away := s.away[node]
+	return away
 }
 
-// Exec sends what was collected. The error, if there is one, says that no node answered; each command has its own, and no
-// command is returned.
+// whole tells whether all nodes answer.
+func (s *spread) whole() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.away) == 0
+}
+
+// leave has nothing sent to a node until it answers.
+func (s *spread) leave(node *redis.Client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away[node] = struct{}{}
+	s.fanout.running.Go(func() { s.await(node) })
+}
+
+// await pings a node that is away until it answers, or is no longer one of the Cluster: then the client closes it.
+func (s *spread) await(node *redis.Client) {
+	ctx := s.fanout.ctx
+	for pause := publishPause; ; pause = min(2*pause, publishPauseMax) {
+		s.fanout.links.trouble() // another may have its slots
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+		ping, cancel := context.WithTimeout(ctx, pipelineTimeout)
+		err := node.Ping(ping).Err()
+		cancel()
+		if answered(err) || errors.Is(err, redis.ErrClosed) {
+			break
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.away, node)
+}
+
+// answered tells whether a server answered, be it with a refusal.
+func answered(err error) bool {
+	var refused redis.Error
+	return err == nil || errors.As(err, &refused)
+}
+
+// Exec sends what was collected. The error, if there is one, says that no node answered: errNodeAway that none was asked. Each
+// command has its own, and no command is returned.
 func (s *spread) Exec(ctx context.Context) ([]redis.Cmder, error) {
 	commands := s.Cmds()
 	s.Discard()
@@ -61,11 +111,10 @@ func (s *spread) reload(ctx context.Context) bool {
 // send sends commands once, to all nodes at the same time.
 func (s *spread) send(ctx context.Context, commands []redis.Cmder) error {
 	pipes := make(map[*redis.Client]redis.Pipeliner)
-	now := time.Now()
 	var failure error
 	for _, command := range commands {
 		node, err := s.client.MasterForKey(ctx, command.Args()[1].(string))
-		if err == nil && now.Before(s.away[node].until) {
+		if err == nil && s.isAway(node) {
 			err = errNodeAway
 		}
 		if err == nil && pipes[node] == nil {
@@ -76,35 +125,29 @@ func (s *spread) send(ctx context.Context, commands []redis.Cmder) error {
 		}
 		if err != nil {
 			command.SetErr(err)
-			failure = err
+			if failure == nil || errors.Is(failure, errNodeAway) {
+				failure = err
+			}
 		}
 	}
 	var mu sync.Mutex
 	var sending sync.WaitGroup
-	answered := false
+	some := false
 	for node, pipe := range pipes {
 		sending.Go(func() {
 			_, err := pipe.Exec(ctx)
 			mu.Lock()
 			defer mu.Unlock()
-			var refused redis.Error
-			if err == nil || errors.As(err, &refused) {
-				answered = true
-				delete(s.away, node)
+			if answered(err) {
+				some = true
 				return
 			}
 			failure = err
-			pause := min(max(2*s.away[node].pause, publishPause), publishPauseMax)
-			s.away[node] = absence{time.Now().Add(pause), pause}
+			s.leave(node)
 		})
 	}
 	sending.Wait()
-	for node, absent := range s.away { // those that are gone for good
-		if now.Sub(absent.until) > time.Minute {
-			delete(s.away, node)
-		}
-	}
-	if answered {
+	if some {
 		return nil
 	}
 	return failure
