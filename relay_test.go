@@ -79,6 +79,37 @@ func newRoundRobin(t *testing.T, processes ...*running) *roundRobin {
 	return p
 }
 
+// relayed connects a user, and returns their id and what arrives for them, of which room messages may wait.
+func relayed(ctx context.Context, t *testing.T, url string, transport client.Transport, name string, room int) (*client.Client, string, chan string) {
+	t.Helper()
+	got, known := make(chan string, room), make(chan string, 1)
+	c, err := client.Connect(ctx, client.Options{
+		URL: url, Transport: transport, Auth: map[string]string{"username": name},
+		OnEvent: func(_ *client.Client, e client.Event) {
+			var session struct{ UserID string }
+			var message struct{ Content string }
+			switch e.Name {
+			case "session":
+				_ = e.Decode(0, &session) // then no message finds its way
+				known <- session.UserID
+			case "private message":
+				_ = e.Decode(0, &message)
+				got <- message.Content
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case id := <-known:
+		return c, id, got
+	case <-ctx.Done():
+		t.Fatal("no session")
+		return nil, "", nil
+	}
+}
+
 // TestRelayRoundRobin has clients chat whose requests, upgrades included, arrive anywhere.
 func TestRelayRoundRobin(t *testing.T) {
 	_, p := pair(t)
@@ -91,36 +122,11 @@ func TestRelayRoundRobin(t *testing.T) {
 	var clients [users]*client.Client
 	var got [users]chan string
 	for i := range users {
-		got[i] = make(chan string, users*each)
-		known := make(chan string, 1)
 		transport := client.Polling
 		if i%3 == 2 {
 			transport = client.Upgrade
 		}
-		var err error
-		clients[i], err = client.Connect(ctx, client.Options{
-			URL: proxy.URL, Transport: transport, Auth: map[string]string{"username": fmt.Sprint("user ", i)},
-			OnEvent: func(_ *client.Client, e client.Event) {
-				var session struct{ UserID string }
-				var message struct{ Content string }
-				switch e.Name {
-				case "session":
-					_ = e.Decode(0, &session) // then no message finds its way
-					known <- session.UserID
-				case "private message":
-					_ = e.Decode(0, &message)
-					got[i] <- message.Content
-				}
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case ids[i] = <-known:
-		case <-ctx.Done():
-			t.Fatal("no session")
-		}
+		clients[i], ids[i], got[i] = relayed(ctx, t, proxy.URL, transport, fmt.Sprint("user ", i), users*each)
 	}
 	var sending errgroup.Group
 	for i := range users {
@@ -323,32 +329,7 @@ func TestRelayRollingRestart(t *testing.T) {
 	clients := make([]*client.Client, users)
 	got := make([]chan string, users)
 	for i := range users {
-		got[i] = make(chan string, 100)
-		known := make(chan string, 1)
-		var err error
-		clients[i], err = client.Connect(ctx, client.Options{
-			URL: proxy.URL, Transport: client.Polling, Auth: map[string]string{"username": fmt.Sprint("user ", i)},
-			OnEvent: func(_ *client.Client, e client.Event) {
-				var session struct{ UserID string }
-				var message struct{ Content string }
-				switch e.Name {
-				case "session":
-					_ = e.Decode(0, &session) // then no message finds its way
-					known <- session.UserID
-				case "private message":
-					_ = e.Decode(0, &message)
-					got[i] <- message.Content
-				}
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case ids[i] = <-known:
-		case <-ctx.Done():
-			t.Fatal("no session")
-		}
+		clients[i], ids[i], got[i] = relayed(ctx, t, proxy.URL, client.Polling, fmt.Sprint("user ", i), 100)
 	}
 	chat := func(round int) {
 		var talk errgroup.Group

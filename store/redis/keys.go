@@ -79,27 +79,3 @@ func recoveryKey(pid string) string {
 
 // messageKey tells the messages of all senders apart. mailbox.lua writes the same.
 func messageKey(sender, id string) string { return fmt.Sprintf("%d:%s%s", len(sender), sender, id) }
-
-// slots is the number of slots of a Cluster.
-const slots = 16384
-
-// slot returns the slot of a key, as a Cluster does: CRC-16/XMODEM of what is between the first braces, if anything.
-func slot(key string) int {
-	if _, rest, ok := strings.Cut(key, "{"); ok {
-		if tag, _, ok := strings.Cut(rest, "}"); ok && tag != "" {
-			key = tag
-		}
-	}
-	crc := uint16(0)
-	for i := range len(key) {
-		crc ^= uint16(key[i]) << 8
-		for range 8 {
-			if crc&0x8000 != 0 {
-				crc = crc<<1 ^ 0x1021
-			} else {
-				crc <<= 1
-			}
-		}
-	}
-	return int(crc) % slots
-}

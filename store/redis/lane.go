@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"parley/internal/redisslot"
 	"parley/store"
 )
 
@@ -110,7 +111,7 @@ func (l *lanes) enqueue(ctx context.Context, key string, c *call) error {
 		return store.ErrClosed
 	}
 	select {
-	case l.queues[slot(key)*laneCount/slots] <- c: // its goroutine empties the queue until it is closed
+	case l.queues[redisslot.Of(key)*laneCount/redisslot.Count] <- c: // its goroutine empties the queue until it is closed
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -77,14 +77,3 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
-
-func TestSlot(t *testing.T) {
-	for key, want := range map[string]int{"123456789": 12739, "foo": 12182, "{foo}": 12182, "a{foo}b}": 12182, "": 0} {
-		if got := slot(key); got != want {
-			t.Errorf("%q is in slot %d, not %d", key, got, want)
-		}
-	}
-	if slot("{}foo") == 0 || slot("{foo") == slot("foo") {
-		t.Error("what is no tag was taken for one")
-	}
-}
