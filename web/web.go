@@ -86,11 +86,15 @@ func load() map[string]file {
 	return files
 }
 
-// spaces are those of a style sheet that say nothing.
-var spaces = strings.NewReplacer(": ", ":", "; }", "}", "; ", ";", " { ", "{", " {", "{", " }", "}", ", ", ",")
+// spaces are those that say nothing, by extension.
+var spaces = map[string]*strings.Replacer{
+	".css": strings.NewReplacer(": ", ":", "; }", "}", "; ", ";", " { ", "{", " {", "{", " }", "}", ", ", ","),
+	".js":  strings.NewReplacer(" = ", "=", " => ", "=>"),
+}
 
-// lean returns a file without blank lines, indentation, and lines that are nothing but a comment. It knows no more of
-// the languages than that: a text that spans lines, or a comment that does, has no place in the page.
+// lean returns a file without blank lines, indentation, most spaces, and lines that are nothing but a comment. It knows
+// no more of the languages than that: a text that spans lines, or a comment that does, has no place in the page, and
+// neither has a text with a space that would be taken for one of the code.
 func lean(body []byte, extension string) []byte {
 	var b bytes.Buffer
 	for line := range strings.Lines(string(body)) {
@@ -98,12 +102,13 @@ func lean(body []byte, extension string) []byte {
 		if line == "" || strings.HasPrefix(line, "//") || strings.HasPrefix(line, "/*") || strings.HasPrefix(line, "<!--") {
 			continue
 		}
-		if extension == ".css" {
-			b.WriteString(spaces.Replace(line))
-			continue
+		if replacer := spaces[extension]; replacer != nil {
+			line = replacer.Replace(line)
 		}
 		b.WriteString(line)
-		b.WriteByte('\n')
+		if extension != ".css" {
+			b.WriteByte('\n')
+		}
 	}
 	return b.Bytes()
 }

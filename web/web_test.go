@@ -114,6 +114,9 @@ func words(source string) string {
 	return strings.ReplaceAll(strings.Join(strings.Fields(source), ""), ";}", "}")
 }
 
+// spacedText is a text in quotes with what would lose its spaces if it were code.
+var spacedText = regexp.MustCompile("^[^\"`]*((\"[^\"]*\"|`[^`]*`)[^\"`]*)*(\"[^\"]* =>? [^\"]*\"|`[^`]* =>? [^`]*`)")
+
 // TestSourcesCanBeServedLean checks what the server relies on when it leaves lines out.
 func TestSourcesCanBeServedLean(t *testing.T) {
 	for at, source := range parts(t) {
@@ -126,6 +129,9 @@ func TestSourcesCanBeServedLean(t *testing.T) {
 			}
 			if strings.Count(line, "`")%2 != 0 {
 				t.Errorf("%s:%d: a text that spans lines", at, i+1)
+			}
+			if path.Ext(at) == ".js" && spacedText.MatchString(code(line)) {
+				t.Errorf("%s:%d: a text that would lose spaces", at, i+1)
 			}
 		}
 	}

@@ -113,8 +113,8 @@ export function access() {
     await other.choose(alice);
     await other.shows(["first line\nsecond line"]);
     await keyboard.press("Escape");
-    assert.equal(await focused(), "person", "back in the list");
     await page.locator("#talk").waitFor({ state: "hidden" });
+    assert.equal(await focused(), "person", "back in the list");
     await keyboard.press("Enter");
     await page.locator("#talk").waitFor();
     assert.equal(await focused(), "text");

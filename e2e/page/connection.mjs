@@ -88,7 +88,8 @@ export function connection() {
     wire.open = false;
     alice.away = true;
     await wire.cut();
-    await bar(alice, /Trying again in [2-9]\d* seconds/);
+    // Long enough that the next attempt is not made by itself before the click.
+    await bar(alice, /Trying again in ([4-9]|1\d) seconds/);
     wire.open = true;
     await alice.page.getByRole("button", { name: "Try now" }).click();
     await noBar(alice);

@@ -75,7 +75,7 @@ export class Device {
     device.url = url;
     device.secrets = new Set(secrets);
     device.context = await browser.newContext({ viewport: wide, locale: "en-GB", timezoneId: "Europe/Berlin", ...options });
-    device.context.setDefaultTimeout(15_000);
+    device.context.setDefaultTimeout(30_000);
     devices.push(device);
     await init?.(device.context);
     device.page = await device.context.newPage();

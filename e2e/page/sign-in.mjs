@@ -57,11 +57,11 @@ export function signIn() {
 
   it("says when a token runs out, and goes on with another", async () => {
     const alice = unique("alice");
-    const device = await Device.open(alice, { url: server.url, path: `/?token=${sign(alice.replace(" ", "-"), alice, 8)}` });
+    const device = await Device.open(alice, { url: server.url, path: `/?token=${sign(alice.replace(" ", "-"), alice, 15)}` });
     device.addresses = [];
     await device.ready();
     await device.page.locator("#bar", { hasText: "Your sign-in ends at" }).waitFor();
-    device.page.once("dialog", (dialog) => dialog.accept(sign(alice.replace(" ", "-"), alice, 11)));
+    device.page.once("dialog", (dialog) => dialog.accept(sign(alice.replace(" ", "-"), alice, 20)));
     await device.page.getByRole("button", { name: "Renew" }).click();
     await device.page.getByText("Your session has ended").waitFor();
     await device.page.getByLabel("Your token").fill(sign(alice.replace(" ", "-"), alice, 600));

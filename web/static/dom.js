@@ -18,19 +18,13 @@ export function put(e, text) {
 
 /** Makes nodes the children of parent, in order, touching as few as it can. */
 export function sync(parent, nodes) {
-  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
+  const wanted = new Set(nodes);
+  for (const node of [...parent.childNodes]) if (!wanted.has(node)) node.remove();
   let at = parent.firstChild;
   for (const node of nodes) {
     if (node === at) at = at.nextSibling;
     else parent.insertBefore(node, at);
   }
-  while (at) {
-    const next = at.nextSibling;
-    at.remove();
-    at = next;
-  }
-  // An element that is moved loses the focus.
-  if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
 }
 
 // An address ends where direction marks begin, so that none can be shown as another.

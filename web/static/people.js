@@ -9,8 +9,10 @@ import { t } from "./texts.js";
 const { list, nobody, others, search, talks } = parts;
 // Of quiet before the server is asked.
 const SEARCH_MS = 250;
+// People in a part of the list. The browser looks at each part in each frame, and draws those that come into view.
+const PART = 10;
 
-// person -> <li>
+// person -> element
 const rows = new Map();
 // Those to be drawn again, and whether anything is to be.
 const dirty = new Set();
@@ -32,7 +34,7 @@ export const words = ({ content }) => (typeof content === "string" ? content : J
 /** Starts the list. choose is called with the person that is chosen. */
 export function start(choose) {
   list.addEventListener("click", ({ target }) => {
-    const row = target.closest("li");
+    const row = target.closest("[role=listitem]");
     if (!row) return;
     search.value = "";
     stale = true;
@@ -98,14 +100,26 @@ export function draw() {
   }
   groups[0].sort((a, b) => latest(b) - latest(a) || byName(a, b));
   groups[1].sort((a, b) => b.connected - a.connected || byName(a, b));
-  for (const ul of [talks, others]) {
+  const focused = list.contains(document.activeElement) ? document.activeElement : null;
+  for (const e of [talks, others]) {
     const group = groups.shift();
-    sync(ul, group.map(drawRow));
-    ul.parentNode.hidden = group.length === 0;
+    fill(e, group.map(drawRow));
+    e.parentNode.hidden = group.length === 0;
   }
+  // An element that is moved loses the focus.
+  if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
   dirty.clear();
-  put(nobody, wanted && !list.querySelector("li") ? t.noMatch(search.value.trim()) : people.size === 1 ? t.alone : "");
+  put(nobody, wanted && !list.querySelector("button") ? t.noMatch(search.value.trim()) : people.size === 1 ? t.alone : "");
   rove(list.contains(document.activeElement) ? document.activeElement : list.querySelector("[aria-current=true]"));
+}
+
+function fill(e, group) {
+  for (let i = 0; i * PART < group.length || e.children[i]; i++) {
+    const part = e.children[i] ?? e.appendChild(element("div", "part"));
+    const some = group.slice(i * PART, (i + 1) * PART);
+    sync(part, some);
+    part.style.height = `${4 * some.length}rem`;
+  }
 }
 
 function drawRow(person) {
@@ -115,7 +129,8 @@ function drawRow(person) {
     const button = element("button", "person", element("span"), element("bdi", "name"), element("span", "when quiet"),
       element("span", "last quiet"), element("span", "badge"), element("span", "sr"));
     button.tabIndex = -1;
-    row = element("li", "", button);
+    row = element("div", "", button);
+    row.role = "listitem";
     row.person = person;
     rows.set(person, row);
   }

@@ -2,15 +2,16 @@
 // reader scrolls, out of memory or from the server's history.
 
 import * as chat from "./chat.js";
-import { avatar, clock, daysAgo, element, format, linked, parts, put } from "./dom.js";
+import { avatar, clock, daysAgo, element, format, linked, parts, put, sync } from "./dom.js";
 import * as keep from "./keep.js";
 import { seen, title, words } from "./people.js";
 import { t } from "./texts.js";
 
 const { composer, latest, messages, peer, picture, presence, scroll, text, top, typing, typingText } = parts;
 
-// Rows that are put into the document at a time.
-const STEP = 20;
+// Rows that are put into the document at first, and then in a frame.
+const FIRST = 20;
+const STEP = 10;
 // What somebody writes within this time belongs together.
 const GROUP_MS = 5 * 60_000;
 // Characters and lines of a message that is shown whole.
@@ -33,6 +34,8 @@ let following = true;
 let lastHeight = 0;
 // The number after which all was new when the conversation was opened.
 let newFrom = Infinity;
+// What is asked of the next frame.
+let waiting = null;
 // Something came while the reader was further up.
 let below = false;
 let today = "";
@@ -92,8 +95,8 @@ export function draw() {
   typing.hidden = !person.typing;
   const all = person.messages;
   const first = all.indexOf(shown[0]);
-  if (following || first < 0) show(all.slice(Math.max(first < 0 ? -STEP : first - all.length, -most())));
-  else show(all.slice(first, first + Math.max(shown.length, STEP)));
+  if (following || first < 0) show(all.slice(Math.max(first < 0 ? -FIRST : first - all.length, -most())));
+  else show(all.slice(first, first + Math.max(shown.length, FIRST)));
   const last = all.at(-1);
   if (last !== newest && last?.from === person.userID) below = true;
   newest = last;
@@ -103,6 +106,7 @@ export function draw() {
   if (following && !document.hidden && document.hasFocus()) chat.seen(person);
   latest.hidden = following;
   put(latest, below ? t.news : t.latest);
+  drawTop();
   more();
 }
 
@@ -115,31 +119,29 @@ function reset() {
   messages.replaceChildren();
 }
 
-// Brings the document in line with what is wanted: what is the same at the beginning and at the end stays untouched, and
-// what is in view stays where it is.
+// Brings the document in line with what is wanted: what stays is not touched, and what is in view stays where it is.
 function show(wanted) {
-  let same = 0;
-  while (same < shown.length && shown[same] === wanted[same]) same++;
-  let tail = 0;
-  while (tail < Math.min(shown.length, wanted.length) - same && shown.at(-1 - tail) === wanted.at(-1 - tail)) tail++;
-  const gone = shown.slice(same, shown.length - tail);
-  const come = wanted.slice(same, wanted.length - tail);
-  if (gone.length + come.length === 0) return;
-
-  const edge = scroll.getBoundingClientRect().top;
-  const anchor = !following && [...messages.children].find((row) => row.getBoundingClientRect().bottom > edge)?.lastChild;
+  if (wanted.length === shown.length && wanted.every((m, i) => m === shown[i])) return;
+  const anchor = !following && inView()?.lastChild;
   const before = anchor && anchor.getBoundingClientRect().top;
-  for (const message of gone) {
-    rows.get(message).remove();
-    if (!come.includes(message)) rows.delete(message);
-  }
-  const list = come.map(makeRow);
-  const last = rows.get(wanted[same - 1]);
-  if (last) last.after(...list);
-  else messages.prepend(...list);
+  const stay = new Set(wanted);
+  for (const message of shown) if (!stay.has(message)) rows.delete(message);
   shown = wanted;
-  for (let i = same; i <= same + come.length && i < wanted.length; i++) head(wanted[i], wanted[i - 1]);
+  sync(messages, wanted.map(makeRow));
+  wanted.forEach((message, i) => head(message, wanted[i - 1]));
   if (anchor?.isConnected) scroll.scrollTop += anchor.getBoundingClientRect().top - before;
+}
+
+// The first row in view. The browser is asked about few of them: they stand in order.
+function inView() {
+  const edge = scroll.getBoundingClientRect().top;
+  let [from, to] = [0, shown.length];
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    if (messages.children[middle].getBoundingClientRect().bottom > edge) to = middle;
+    else from = middle + 1;
+  }
+  return messages.children[from];
 }
 
 function makeRow(message) {
@@ -148,12 +150,13 @@ function makeRow(message) {
   const body = element("div", "text");
   body.dir = "auto";
   const meta = element("div", "meta", element("time"));
-  const bubble = element("div", "bubble", element("span", "sr", mine ? t.me : person.username, ": "), body, meta);
+  const bubble = element("div", "bubble", element("span", "by", `${mine ? t.me : person.username}: `), body, meta);
   const row = element("div", mine ? "row mine" : "row", bubble);
   put(meta.firstChild, message.at ? clock(message.at) : "");
   if (mine) meta.append(" ", element("span", "state", element("span", "word")));
   fill(body, words(message), false);
   row.message = message;
+  row.before = null;
   rows.set(message, row);
   if (mine) drawProgress(message);
   return row;
@@ -175,6 +178,8 @@ function fill(body, content, whole) {
 // What stands above a message: the day, where the news begin, or nothing where it belongs to the one before.
 function head(message, before) {
   const row = rows.get(message);
+  if (row.before === before) return;
+  row.before = before;
   const isNew = (m) => m?.seq > newFrom && m.from !== chat.self;
   const at = new Date(message.at);
   const newDay = !before || new Date(before.at).toDateString() !== at.toDateString();
@@ -222,7 +227,7 @@ function toEnd() {
   if (!person) return;
   const was = following;
   following = true;
-  show(person.messages.slice(shown.at(-1) === person.messages.at(-1) ? -shown.length : -STEP));
+  show(person.messages.slice(shown.at(-1) === person.messages.at(-1) ? -shown.length : -FIRST));
   scroll.scrollTop = scroll.scrollHeight;
   if (!was) draw();
 }
@@ -240,24 +245,41 @@ function scrolled() {
 
 // Pixels below what is in view, and rows that are in the document at most: six screens of them.
 const room = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight;
-const most = () => Math.max(150, scroll.clientHeight >> 3);
+const most = () => Math.max(80, scroll.clientHeight >> 3);
+
+// Looks once in a frame, when all that has moved is known, whether an end of what is in the document is near.
+function more() {
+  waiting ??= requestAnimationFrame(() => {
+    waiting = null;
+    if (person) step();
+  });
+}
 
 // Near an end of what is in the document: puts more there, from memory or else from the history, and takes as much away at
 // the other end.
-function more() {
+function step() {
   const near = 1.5 * scroll.clientHeight;
+  const above = scroll.scrollTop < near;
+  const below = room() < near;
   const all = person.messages;
   const first = all.indexOf(shown[0]);
   const end = first + shown.length;
-  if (scroll.scrollTop < near && first > 0) {
-    show(all.slice(Math.max(0, first - STEP), end));
-    show(shown.slice(0, most()));
-  } else if (room() < near && end < all.length) {
-    show(all.slice(first, end + STEP));
-    show(shown.slice(-most()));
-  } else if (scroll.scrollTop < near && all.length + person.unread > 0) chat.older(person);
-  const { complete, loading, userID, username } = person;
-  const begins = (complete || all.length === 0) && shown[0] === all[0];
+  if (above && first > 0) {
+    const from = Math.max(0, first - STEP);
+    show(all.slice(from, Math.min(end, from + most())));
+    drawTop();
+    more();
+  } else if (below && end < all.length) {
+    const to = Math.min(all.length, end + STEP);
+    show(all.slice(Math.max(first, to - most()), to));
+    more();
+  } else if (above && all.length + person.unread > 0) chat.older(person);
+}
+
+// Tells above the conversation whether it begins there.
+function drawTop() {
+  const { complete, loading, messages, userID, username } = person;
+  const begins = (complete || messages.length === 0) && shown[0] === messages[0];
   put(top, loading ? t.loading : begins ? (userID === chat.self ? t.notes : t.beginning(username)) : "");
 }
 
