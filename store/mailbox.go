@@ -36,6 +36,17 @@ type Delivery struct {
 	Box  Box
 	Peer string // see Entry
 	Sent bool   // the owner of the mailbox is the sender; of a mailbox that occurs twice, the first says so
+
+	// Announcement is published when the entry is added, by a store that can; see Receipt.Announced. May be nil.
+	Announcement *Announcement
+}
+
+// Announcement tells other processes of an entry, on a channel of a publish and subscribe service that is the store too. It
+// is MessagePack, in parts, as the entry's offset is not known ahead of time: the number comes between the first two and
+// between the last two, the epoch in the middle.
+type Announcement struct {
+	Channel string
+	Parts   [4]string
 }
 
 // Receipt is what the sender of a [Post] learns.
@@ -45,6 +56,9 @@ type Receipt struct {
 	Offsets []Offset  // parallel to Post.To
 	// Duplicate is true when all mailboxes had the message already: the post was a retry that changed nothing.
 	Duplicate bool
+	// Announced is true when every entry was added now, and its announcement, of which there was one for each, published with
+	// it.
+	Announced bool
 }
 
 // Conversation is the newest part of what a mailbox holds of one peer.

@@ -5,21 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"parley/internal/batch"
 	"parley/metrics"
 )
 
 const (
 	// publishBytes bounds what waits to be published.
 	publishBytes = 64 << 20
-	// batchMessages and batchBytes bound one pipeline.
-	batchMessages = 512
-	batchBytes    = 1 << 20
+	// batchBytes bounds one pipeline, in which a message counts as messageBytes more than it has.
+	batchBytes   = 1 << 20
+	messageBytes = 2 << 10
+	// batchPatience is how long messages wait for as many as there were in the pipeline before (see [batch.Collector]).
+	batchPatience = 2 * time.Millisecond
 	// publishWait is how long a caller waits for room in a full queue while Redis answers.
 	publishWait = time.Second
 	// publishAge is how old a message may be that is published after an outage. Peers have not subscribed again when
@@ -54,6 +56,7 @@ type publisher struct {
 	fanout *Fanout
 	queue  chan publication
 	bytes  atomic.Int64  // of what is in the queue
+	count  atomic.Int64  // of messages that were taken and of which Redis has not answered
 	away   atomic.Bool   // the last pipeline failed
 	lost   atomic.Bool   // others were not told something, and do not know that yet
 	told   time.Time     // when they were last told that; the goroutine's
@@ -125,28 +128,37 @@ func (p *publisher) offer(m publication) bool {
 		return false
 	}
 	p.bytes.Add(int64(len(m.body)))
+	p.count.Add(1)
 	select {
 	case p.queue <- m:
 		return true
 	default:
 		p.bytes.Add(-int64(len(m.body)))
+		p.count.Add(-1)
 		return false
 	}
 }
 
+// idle tells whether all that was handed in has been published, or lost.
+func (p *publisher) idle() bool { return p.count.Load() == 0 }
+
 // run publishes until the fan-out is closed.
 func (p *publisher) run() {
 	pause := publishPause
-	var batch []publication
+	collector := &batch.Collector[publication]{
+		Queue: p.queue, Size: func(m publication) int { return messageBytes + len(m.body) }, Limit: batchBytes,
+		Patience: batchPatience,
+	}
+	var messages []publication
 	for {
 		select {
 		case first := <-p.queue:
-			batch = p.collect(append(batch[:0], first))
+			messages = collector.Collect(messages[:0], first)
 		case <-p.fanout.ctx.Done():
 			p.abandon()
 			return
 		}
-		if p.send(batch) {
+		if p.send(messages) {
 			pause = publishPause
 			continue
 		}
@@ -159,31 +171,9 @@ func (p *publisher) run() {
 	}
 }
 
-// collect adds what waits to batch.
-func (p *publisher) collect(batch []publication) []publication {
-	size := len(batch[0].body)
-	yielded := false
-	for len(batch) < batchMessages && size < batchBytes {
-		select {
-		case m := <-p.queue:
-			batch = append(batch, m)
-			size += len(m.body)
-			yielded = true
-			continue
-		default:
-		}
-		if yielded {
-			break
-		}
-		// Who woke us may be about to publish more.
-		runtime.Gosched()
-		yielded = true
-	}
-	return batch
-}
-
 // send publishes a batch, and reports whether Redis answered as far as it was asked.
-func (p *publisher) send(batch []publication) bool {
+func (p *publisher) send(messages []publication) bool {
+	defer p.count.Add(-int64(len(messages)))
 	f := p.fanout
 	ctx, cancel := context.WithTimeout(f.ctx, pipelineTimeout)
 	defer cancel()
@@ -192,9 +182,9 @@ func (p *publisher) send(batch []publication) bool {
 	oldest := time.Now().Add(-publishAge)
 	var sent []publication
 	var replies []*redis.IntCmd
-	for i := range batch {
-		m := batch[i]
-		batch[i] = publication{}
+	for i := range messages {
+		m := messages[i]
+		messages[i] = publication{}
 		p.bytes.Add(-int64(len(m.body)))
 		p.signal()
 		switch {
@@ -289,6 +279,7 @@ func (p *publisher) abandon() {
 	for {
 		select {
 		case m := <-p.queue:
+			p.count.Add(-1)
 			p.fanout.metrics.Count(metrics.BusDropped, "not published")
 			m.finish(ErrUnavailable)
 		default:

@@ -119,6 +119,7 @@ type Fanout struct {
 	spaces     spaces
 	links      links
 	publisher  *publisher
+	standIn    standIn
 	echoes     atomic.Int64 // numbers them: what one connection asked for may arrive on the next
 	inbox      *inbox
 	pending    pending
@@ -161,6 +162,7 @@ func New(pool *shard.Pool, local *fanout.Local, host fanout.Host, o Options) (*F
 		f.protocol = classic{f, o.Key}
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.standIn = newStandIn()
 	f.publisher = newPublisher(f)
 	f.inbox = newInbox(f)
 	f.links = newLinks(f)

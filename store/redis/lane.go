@@ -3,26 +3,30 @@ package redisstore
 import (
 	"context"
 	"errors"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"parley/internal/batch"
 	"parley/internal/redisslot"
 	"parley/store"
 )
 
 const (
-	// laneCount is how many pipelines are under way at the same time: enough to keep Redis busy while replies are
-	// read, few enough that each carries many calls.
-	laneCount = 4
+	// clusterLanes is how many pipelines are under way at the same time in a Cluster, where each lane mostly has a server of
+	// its own. Anywhere else there is one of each kind: Redis does one thing at a time, and the more calls a pipeline
+	// carries the less each costs both sides.
+	clusterLanes = 4
+	// lanePatience is how long calls wait for as many as there were in the pipeline before (see [batch.Collector]).
+	lanePatience = 2 * time.Millisecond
 	// laneQueue bounds the calls that wait in a lane. Who finds it full waits, as long as their context allows.
 	laneQueue = 512
-	// pipelineCommands and pipelineBytes bound a pipeline, so that nobody waits long for the others.
-	pipelineCommands = 512
-	pipelineBytes    = 1 << 20
+	// pipelineBytes bounds a pipeline, so that nobody waits long for the others. A command counts as commandBytes more than
+	// it has, which is what its work is worth.
+	pipelineBytes = 1 << 20
+	commandBytes  = 2 << 10
 	// pipelineTimeout bounds a pipeline with all its retries.
 	pipelineTimeout = 5 * time.Second
 	// drainTimeout bounds what is left to do when the lanes are closed.
@@ -64,7 +68,11 @@ type call struct {
 }
 
 func newLanes(client redis.UniversalClient, h *hurry) *lanes {
-	l := &lanes{client: client, queues: make([]chan *call, laneCount), hurry: h}
+	count := 1
+	if _, ok := client.(*redis.ClusterClient); ok {
+		count = clusterLanes
+	}
+	l := &lanes{client: client, queues: make([]chan *call, count), hurry: h}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	for i := range l.queues {
 		l.queues[i] = make(chan *call, laneQueue)
@@ -111,11 +119,19 @@ func (l *lanes) enqueue(ctx context.Context, key string, c *call) error {
 		return store.ErrClosed
 	}
 	select {
-	case l.queues[redisslot.Of(key)*laneCount/redisslot.Count] <- c: // its goroutine empties the queue until it is closed
+	case l.queue(key) <- c: // its goroutine empties the queue until it is closed
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// queue returns the lane of a key.
+func (l *lanes) queue(key string) chan<- *call {
+	if len(l.queues) == 1 {
+		return l.queues[0]
+	}
+	return l.queues[redisslot.Of(key)*len(l.queues)/redisslot.Count]
 }
 
 // size returns the bytes of the command, roughly.
@@ -131,6 +147,9 @@ func (c *command) size() int {
 	}
 	return n
 }
+
+// weight is what the call counts for in a pipeline.
+func (c *call) weight() int { return c.size + commandBytes*len(c.commands) }
 
 // close finishes all calls that were accepted.
 func (l *lanes) close() {
@@ -152,10 +171,13 @@ func (l *lanes) close() {
 	l.cancel()
 }
 
-func (l *lanes) work(queue chan *call) {
+func (l *lanes) work(queue <-chan *call) {
+	collector := &batch.Collector[*call]{
+		Queue: queue, Size: (*call).weight, Limit: pipelineBytes, Patience: lanePatience,
+	}
 	var kept []*call
 	for {
-		calls, open := next(queue, kept)
+		calls, open := next(collector, kept)
 		if len(calls) == 0 {
 			return
 		}
@@ -165,7 +187,7 @@ func (l *lanes) work(queue chan *call) {
 
 // next waits for calls. Those that were kept are ahead of them, and are tried again by themselves. When the queue is
 // closed and empty it reports that it is not open any more, with what was kept at last.
-func next(queue chan *call, kept []*call) (calls []*call, open bool) {
+func next(collector *batch.Collector[*call], kept []*call) (calls []*call, open bool) {
 	var again <-chan time.Time
 	if len(kept) > 0 {
 		timer := time.NewTimer(keptPause)
@@ -173,39 +195,14 @@ func next(queue chan *call, kept []*call) (calls []*call, open bool) {
 		again = timer.C
 	}
 	select {
-	case first, ok := <-queue:
+	case first, ok := <-collector.Queue:
 		if !ok {
 			return kept, false
 		}
-		return append(kept, gather(queue, first)...), true
+		return collector.Collect(kept, first), true
 	case <-again:
 		return kept, true
 	}
-}
-
-// gather returns first and what waits behind it, up to the bounds of a pipeline.
-func gather(queue chan *call, first *call) []*call {
-	calls, commands, size := []*call{first}, len(first.commands), first.size
-	yielded := false
-	for commands < pipelineCommands && size < pipelineBytes {
-		select {
-		case c, ok := <-queue:
-			if !ok {
-				return calls
-			}
-			calls, commands, size = append(calls, c), commands+len(c.commands), size+c.size
-			yielded = false
-		default:
-			if yielded {
-				return calls
-			}
-			// Those who were just answered are about to call again: without letting them run, they would always miss
-			// this pipeline.
-			runtime.Gosched()
-			yielded = true
-		}
-	}
-	return calls
 }
 
 // send sends the calls in one pipeline and answers each. If it may, it returns those that are kept for the next time.

@@ -45,8 +45,9 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 	at := max(post.At.UnixMilli(), 0)
 	key := messageKey(post.Sender, post.ID)
 
-	var boxes []mailbox
-	var commands []*command
+	boxes := make([]mailbox, 0, 2) // a private message has two
+	commands := make([]*command, 0, 2)
+	announced := true
 	places := make([]int, len(post.To)) // of each delivery in commands
 	index := make(map[store.Box]int, len(post.To))
 	for i, to := range post.To {
@@ -61,7 +62,13 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 				written = "0"
 			}
 			boxes = append(boxes, m)
-			commands = append(commands, m.run(scriptAppend, key, at, head, written, restOfFacts(key, to, post.Origin)))
+			args := append(make([]any, 0, 10), key, at, head, written, restOfFacts(key, to, post.Origin))
+			if a := to.Announcement; a != nil {
+				args = append(args, a.Channel, a.Parts[0], a.Parts[1], a.Parts[2], a.Parts[3])
+			} else {
+				announced = false
+			}
+			commands = append(commands, m.run(scriptAppend, args...))
 		}
 		places[i] = place
 	}
@@ -82,7 +89,9 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 		}
 		offsets[i], times[i] = offset, when
 		receipt.Duplicate = receipt.Duplicate && known
+		announced = announced && !known
 	}
+	receipt.Announced = announced
 	for i, place := range places {
 		receipt.Offsets[i] = offsets[place]
 	}
