@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,31 @@ func BenchmarkSend(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkReceive is one message of a client, from its write to Receive: the kernel's part is most of it.
+func BenchmarkReceive(b *testing.B) {
+	for _, size := range []int{100, 1000, 100_000} {
+		b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) {
+			var received atomic.Int64
+			f := start(b, engineio.Options{}, func(f *fixture) {
+				f.react = func(*peer, []byte, bool) { received.Add(1) }
+			})
+			w, _ := f.wsHandshake()
+			_ = w.conn.SetDeadline(time.Time{})
+			frame := clientFrame(0x80|opText, true, []byte("4"+strings.Repeat("x", size)))
+			b.SetBytes(int64(len(frame)))
+			b.ReportAllocs()
+			for n := int64(1); b.Loop(); n++ {
+				if _, err := w.conn.Write(frame); err != nil {
+					b.Fatal(err)
+				}
+				for received.Load() < n {
+					runtime.Gosched()
+				}
+			}
+		})
 	}
 }
 

@@ -126,14 +126,14 @@ func (f *front) give(a accepted) {
 
 // serve serves one connection. The frames of the handshake are off the stack when the WebSocket is read.
 func (f *front) serve(conn net.Conn) {
-	if read := f.welcome(conn); read != nil {
-		read()
+	if k := f.welcome(conn); k != nil {
+		k.run()
 	}
 }
 
-// welcome looks at what conn begins with. It returns nil if it is no business of front any more, or else what
-// reads the WebSocket.
-func (f *front) welcome(conn net.Conn) (read func()) {
+// welcome looks at what conn begins with. It returns nil if it is no business of front any more, or else the WebSocket
+// that is to be read.
+func (f *front) welcome(conn net.Conn) *socket {
 	a := &arrival{front: f, conn: conn}
 	if raw := rawConn(conn); raw != nil && !a.await(raw) {
 		return nil
@@ -158,7 +158,7 @@ func (f *front) welcome(conn net.Conn) (read func()) {
 	a.first = nil
 	r.RemoteAddr = conn.RemoteAddr().String()
 	a.serve(r)
-	return a.read
+	return a.socket
 }
 
 func (f *front) recycle(first *first) {
@@ -273,8 +273,8 @@ type arrival struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
-	taken  bool   // by Hijack
-	read   func() // reads the WebSocket
+	taken  bool    // by Hijack
+	socket *socket // that it became
 }
 
 // serve gives the handshake to the handler.

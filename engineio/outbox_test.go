@@ -232,7 +232,7 @@ func TestConcurrentSenders(t *testing.T) {
 }
 
 func TestSendingDoesNotAllocate(t *testing.T) {
-	if raceEnabled {
+	if engineio.RaceEnabled {
 		t.Log("the race detector allocates; counted without it")
 		return
 	}

@@ -1,5 +1,6 @@
 //go:build !race
 
-package engineio_test
+package engineio
 
-const raceEnabled = false
+// RaceEnabled tells whether the race detector is on, which allocates.
+const RaceEnabled = false

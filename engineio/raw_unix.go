@@ -48,20 +48,26 @@ func write(fd int, p []byte) (int, error) {
 	}
 }
 
-// tryRead makes one attempt to read ahead, and returns false if there is nothing to read yet. The buffer is taken
+// tryRead makes one attempt to read more input, and returns false if there is nothing to read yet. A buffer is taken
 // only now, when there may be.
 func (k *socket) tryRead(fd uintptr) bool {
-	r := k.conn.server.readers.Get().(*reader)
+	in, waiting := k.input, k.input != nil
+	if !waiting {
+		in = k.conn.server.inputs.Get().(*input)
+	}
 	for {
-		n, err := sysRead(int(fd), r.bytes[:])
+		n, err := sysRead(int(fd), in.bytes[in.to:])
 		switch {
 		case err == syscall.EINTR:
 			continue
 		case n > 0:
-			r.from, r.to, k.input = 0, n, r
+			in.to += n
+			k.input = in
 			return true
 		}
-		k.conn.server.readers.Put(r)
+		if !waiting {
+			k.conn.server.inputs.Put(in)
+		}
 		switch err {
 		case syscall.EAGAIN:
 			return false

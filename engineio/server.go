@@ -35,7 +35,7 @@ type Server struct {
 	ping      *Message
 	noop      *Message
 	scratches sync.Pool // *scratch
-	readers   sync.Pool // *reader
+	inputs    sync.Pool // *input
 	bodies    sync.Pool // *bytes.Buffer
 	gzips     sync.Pool // *gzip.Writer
 	zlibs     sync.Pool // *zlib.Writer
@@ -77,7 +77,7 @@ func NewServer(opts Options, accept func(*Conn) Receiver) (*Server, error) {
 	}
 	s.upgrader = newUpgrader(&s.opts)
 	s.scratches.New = func() any { return new(scratch) }
-	s.readers.New = func() any { return new(reader) }
+	s.inputs.New = func() any { return new(input) }
 	s.bodies.New = func() any { return new(bytes.Buffer) }
 	s.gzips.New = func() any { return must(gzip.NewWriterLevel(nil, gzip.BestSpeed)) }
 	s.zlibs.New = func() any { return must(zlib.NewWriterLevel(nil, zlib.BestSpeed)) }

@@ -21,7 +21,7 @@ func (s *Server) probe(w http.ResponseWriter, r *http.Request, c *Conn) {
 		s.refuse(w, r, shuttingDown())
 		return
 	}
-	k, ws, err := s.hijack(w, r, c)
+	k, err := s.hijack(w, r, c)
 	if err != nil {
 		s.work.Done()
 		s.refuse(w, r, badRequestShape())
@@ -38,7 +38,7 @@ func (s *Server) probe(w http.ResponseWriter, r *http.Request, c *Conn) {
 		k.closeLocked(closeFrame(0))
 	}
 	c.mu.Unlock()
-	go k.run(ws) // ends when the client or closeLocked ends the connection
+	go k.begin() // ends when the client or closeLocked ends the connection
 }
 
 // probedLocked handles one packet of a WebSocket that may take over.

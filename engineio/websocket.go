@@ -36,13 +36,15 @@ type socket struct {
 
 	// Fixed after construction.
 	conn    *Conn           // whose it is, or would become
+	ws      *gws.Conn       // reads what plain does not
 	raw     syscall.RawConn // for reads and writes that don't block; nil if there are none, as in TLS
 	fd      int             // of raw; only releaseLocked closes it
 	deflate bool            // messages may be compressed
 
 	// Owned by the goroutine that reads, or before that by the one that makes the handshake.
-	early   []byte                // what net/http had read already
-	input   *reader               // what was read and not yet asked for; nil if nothing waits
+	rest    bool                  // the client pauses: let the stack be as small as it can
+	greeted bool                  // a message has come
+	input   *input                // what was read and not yet used; nil if nothing waits
 	attempt func(fd uintptr) bool // reads into input
 	reply   []byte                // the close frame that gws would have written
 	failure error                 // of the last read
@@ -75,7 +77,7 @@ func newUpgrader(o *Options) *gws.Upgrader {
 }
 
 // hijack takes the TCP connection of a request, and queues the reply that makes it a WebSocket of c.
-func (s *Server) hijack(w http.ResponseWriter, r *http.Request, c *Conn) (*socket, *gws.Conn, error) {
+func (s *Server) hijack(w http.ResponseWriter, r *http.Request, c *Conn) (*socket, error) {
 	header := w.Header()
 	if offered := r.Header.Get("Sec-WebSocket-Protocol"); offered != "" {
 		first, _, _ := strings.Cut(offered, ",")
@@ -88,7 +90,7 @@ func (s *Server) hijack(w http.ResponseWriter, r *http.Request, c *Conn) (*socke
 	}
 	netConn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return nil, nil, fmt.Errorf("take over the connection of a request: %w", err)
+		return nil, fmt.Errorf("take over the connection of a request: %w", err)
 	}
 	raw := rawConn(netConn)
 	k := &socket{
@@ -100,20 +102,24 @@ func (s *Server) hijack(w http.ResponseWriter, r *http.Request, c *Conn) (*socke
 		header:  append(lines.Bytes(), "\r\n"...),
 	}
 	k.attempt = k.tryRead
-	if n := buffered.Reader.Buffered(); n > 0 {
-		early, _ := buffered.Reader.Peek(n)
-		k.early = bytes.Clone(early)
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	if len(early) > inputBytes {
+		_ = netConn.Close()
+		return nil, fmt.Errorf("take over the connection of a request: %d bytes were read ahead", len(early))
+	}
+	if len(early) > 0 {
+		k.filled(early)
 	}
 	size := gwsBufferBytes
 	if k.raw == nil {
 		size = 512 // nobody reads ahead for it
 	}
-	ws, err := s.upgrader.UpgradeFromConn(k, bufio.NewReaderSize(k, size), r)
+	k.ws, err = s.upgrader.UpgradeFromConn(k, bufio.NewReaderSize(k, size), r)
 	if err != nil {
 		_ = netConn.Close()
-		return nil, nil, fmt.Errorf("upgrade to WebSocket: %w", err)
+		return nil, fmt.Errorf("upgrade to WebSocket: %w", err)
 	}
-	return k, ws, nil
+	return k, nil
 }
 
 // openWebSocket is a handshake by WebSocket.
@@ -123,7 +129,7 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *http.Request, query url
 		s.refuse(w, r, f)
 		return
 	}
-	k, ws, err := s.hijack(w, r, c)
+	k, err := s.hijack(w, r, c)
 	if err != nil {
 		c.abandon()
 		s.refuse(w, r, badRequestShape())
@@ -135,32 +141,67 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *http.Request, query url
 	c.start()
 	c.Flush()
 	if a, ok := w.(*arrival); ok {
-		a.read = func() { k.run(ws) } // on this goroutine, which has nothing else to do
+		a.socket = k // is read on this goroutine, which has nothing else to do
 		return
 	}
-	go k.run(ws) // ends when the client or closeLocked ends the connection
+	go k.begin() // ends when the client or closeLocked ends the connection
 }
 
-// run reads the WebSocket until its end.
-func (k *socket) run(ws *gws.Conn) {
-	defer k.conn.server.work.Done()
-	defer func() {
-		if p := recover(); p != nil {
-			s := k.conn.server
-			s.panicked.Do(func() {
-				s.opts.Logger.Error().Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).
-					Msg("contained a panic while reading a WebSocket; its connection is closed")
-			})
-			k.reply = closeFrame(1002) // a length of 2^63 or more is what gws doesn't survive
-			k.ended(errors.New("reading panicked"))
-		}
-	}()
+// begin reads the WebSocket from its beginning.
+func (k *socket) begin() {
 	growStack()
-	ws.ReadLoop()
+	k.run()
+}
+
+// run reads the WebSocket until its end. While a client rests, it is a goroutine that has just begun, and its stack the
+// smallest there is: what handling a message needs is several times what waiting needs, and the garbage collector
+// takes back no part of a stack of which a quarter is in use.
+func (k *socket) run() {
+	if k.read() {
+		go k.run() // ends when the client or closeLocked ends the connection
+		return
+	}
+	k.conn.server.work.Done()
+}
+
+// read handles what the client sends. It returns true when that is all for now, and false at the end.
+func (k *socket) read() (resting bool) {
+	defer k.contain()
+	for k.raw != nil {
+		ok, err := k.plain()
+		if err != nil {
+			k.ended(err)
+			return false
+		}
+		if !ok {
+			break
+		}
+		if k.rest && k.input == nil {
+			k.rest = false
+			return true
+		}
+	}
+	k.ws.ReadLoop()
+	return false
+}
+
+// contain recovers a panic of reading, which costs its connection and nothing else.
+func (k *socket) contain() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	s := k.conn.server
+	s.panicked.Do(func() {
+		s.opts.Logger.Error().Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).
+			Msg("contained a panic while reading a WebSocket; its connection is closed")
+	})
+	k.reply = closeFrame(1002) // a length of 2^63 or more is what gws doesn't survive
+	k.ended(errors.New("reading panicked"))
 }
 
 // growStack makes the goroutine's stack as large as nearly every handshake needs it, at once: growing it step by step
-// would copy it at each, with more on it. The garbage collector takes back what an idle connection does not need.
+// would copy it at each, with more on it.
 //
 //go:noinline
 func growStack() {
@@ -169,35 +210,21 @@ func growStack() {
 }
 
 // Read implements net.Conn.
-func (k *socket) Read(p []byte) (int, error) {
-	if len(k.early) > 0 {
-		n := copy(p, k.early)
-		if k.early = k.early[n:]; len(k.early) == 0 {
-			k.early = nil
-		}
-		return n, nil
-	}
-	if k.input == nil {
-		if len(p) >= readerBytes || k.raw == nil {
-			n, err := k.Conn.Read(p)
-			if err != nil {
-				k.failure = err
-			}
-			return n, err
-		}
-		if err := k.raw.Read(k.attempt); err != nil {
+func (k *socket) Read(p []byte) (n int, err error) {
+	switch {
+	case k.input != nil:
+	case k.raw == nil || len(p) >= inputBytes:
+		if n, err = k.Conn.Read(p); err != nil {
 			k.failure = err
 		}
-		if k.input == nil {
-			return 0, k.failure
+		return n, err
+	default:
+		if err := k.more(); err != nil {
+			return 0, err
 		}
 	}
-	r := k.input
-	n := copy(p, r.bytes[r.from:r.to])
-	if r.from += n; r.from == r.to {
-		k.input = nil
-		k.conn.server.readers.Put(r)
-	}
+	n = copy(p, k.input.bytes[k.input.from:k.input.to])
+	k.used(n)
 	return n, nil
 }
 
@@ -232,124 +259,6 @@ func (k *socket) Close() error { return nil }
 
 // SetDeadline implements net.Conn. gws sets one for a reply that is only queued.
 func (k *socket) SetDeadline(time.Time) error { return nil }
-
-// flushLocked writes what waits, without blocking. What the kernel doesn't take is left to drain.
-func (k *socket) flushLocked() {
-	if k.draining || k.released {
-		return
-	}
-	if !k.out.empty() {
-		if k.raw == nil || !k.writeLocked() {
-			k.draining = true
-			k.conn.server.work.Add(1) // the goroutine that reads is still counted, or the caller is
-			go k.drain()              // ends when the outbox is empty, or WriteTimeout has passed
-			return
-		}
-	}
-	k.drainedLocked()
-}
-
-// writeLocked writes until the outbox is empty and returns true, or until the kernel takes no more.
-func (k *socket) writeLocked() bool {
-	scratch := k.conn.server.scratches.Get().(*scratch)
-	defer k.conn.server.scratches.Put(scratch)
-	for !k.out.empty() {
-		p := k.gatherLocked(scratch[:0])
-		n, err := write(k.fd, p)
-		if err != nil {
-			k.brokenLocked()
-			return true
-		}
-		k.sentLocked(n)
-		if n < len(p) {
-			return false
-		}
-	}
-	return true
-}
-
-// drain writes what waits, and waits for the kernel to take it.
-func (k *socket) drain() {
-	c := k.conn
-	defer c.server.work.Done()
-	scratch := c.server.scratches.Get().(*scratch)
-	defer c.server.scratches.Put(scratch)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for !k.out.empty() && !k.released {
-		p := k.gatherLocked(scratch[:0])
-		p = p[:min(len(p), scratchBytes)]
-		c.mu.Unlock()
-		_ = k.Conn.SetWriteDeadline(time.Now().Add(c.server.opts.WriteTimeout))
-		n, err := k.Conn.Write(p)
-		c.mu.Lock()
-		if k.released {
-			break
-		}
-		k.sentLocked(n)
-		if err != nil {
-			var timeout net.Error
-			if errors.As(err, &timeout) && timeout.Timeout() && c.ws == k && c.state == open {
-				c.slowLocked()
-			} else {
-				k.brokenLocked()
-			}
-		}
-	}
-	k.draining = false
-	if !k.released {
-		_ = k.Conn.SetWriteDeadline(time.Time{})
-		k.drainedLocked()
-	}
-}
-
-// frames are the bytes of a message that this client can read. They stay the same while the message waits.
-func (k *socket) frames(e entry) []byte {
-	switch {
-	case k.deflate && !k.conn.base64 && e.flags&NoCompress == 0 && e.message.Size() >= k.conn.server.opts.CompressionThreshold:
-		return e.message.deflatedFrames(&k.conn.server.deflaters)
-	case k.conn.base64:
-		return e.message.textFrames()
-	default:
-		return e.message.frames
-	}
-}
-
-// gatherLocked returns the next bytes to write: those of the oldest message as they are, if it is large or
-// nothing else waits, or else of as many messages as fit into scratch, joined there.
-func (k *socket) gatherLocked(scratch []byte) []byte {
-	first := k.frames(k.out.queue[0])[k.out.sent:]
-	if len(k.out.queue) == 1 || len(first) >= cap(scratch)/2 {
-		return first
-	}
-	scratch = append(scratch[:0], first...)
-	for _, e := range k.out.queue[1:] {
-		f := k.frames(e)
-		if len(scratch)+len(f) > cap(scratch) {
-			break
-		}
-		scratch = append(scratch, f...)
-	}
-	return scratch
-}
-
-// sentLocked notes that the next n bytes were written.
-func (k *socket) sentLocked(n int) {
-	done := 0
-	for _, e := range k.out.queue {
-		rest := len(k.frames(e)) - k.out.sent
-		if n < rest {
-			break
-		}
-		n -= rest
-		k.out.sent = 0
-		done++
-	}
-	if done > 0 {
-		k.out.drop(done)
-	}
-	k.out.sent += n
-}
 
 // drainedLocked ends a closing WebSocket, of which all is written: at once if the client has ended it too, or
 // else when it does, or after linger.
@@ -482,6 +391,8 @@ func (k *socket) message(data []byte, binary bool) {
 	}
 	if err == nil {
 		c.aliveLocked(p.Type == packet.Pong)
+		k.rest = p.Type == packet.Pong || !k.greeted
+		k.greeted = true
 	}
 	switch {
 	case err != nil:
@@ -522,18 +433,3 @@ func (events) OnMessage(ws *gws.Conn, m *gws.Message) {
 func (events) OnClose(ws *gws.Conn, err error) {
 	ws.NetConn().(*socket).ended(err)
 }
-
-// reader is a pooled buffer of input. The memory of a WebSocket that waits for its client is that of its
-// goroutine and little else.
-type reader struct {
-	from, to int
-	bytes    [readerBytes]byte
-}
-
-// readerBytes is how much is read ahead: many messages as chats have them.
-const readerBytes = 8 << 10
-
-// scratch is a pooled buffer in which what is written at once is joined.
-type scratch [scratchBytes]byte
-
-const scratchBytes = 64 << 10

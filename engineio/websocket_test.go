@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -318,4 +319,39 @@ func TestPerMessageDeflate(t *testing.T) {
 	if w.res.StatusCode != 101 || w.res.Header.Get("Sec-WebSocket-Extensions") != "" {
 		t.Errorf("%s %v", w.res.Status, w.res.Header)
 	}
+}
+
+// Handling a message takes a larger stack than waiting for the next, and is no reason to keep it.
+func TestRestingConnectionsHaveSmallStacks(t *testing.T) {
+	if engineio.RaceEnabled {
+		t.Log("stacks are larger here")
+		return
+	}
+	f := start(t, engineio.Options{}, func(f *fixture) {
+		f.react = func(p *peer, _ []byte, _ bool) {
+			var large [5 << 10]byte
+			runtime.KeepAlive(&large)
+			p.send("done")
+		}
+	})
+	const conns = 300
+	stacks := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.StackInuse
+	}
+	before := stacks()
+	var clients []*ws
+	for range conns {
+		w, _ := f.wsHandshake()
+		w.send("4a")
+		w.want("4done")
+		clients = append(clients, w)
+	}
+	eventually(t, "stacks are small", func() bool { return stacks() < before+conns*3<<10 })
+	for _, w := range clients { // Shutdown would take its time for so many
+		w.conn.Close()
+	}
+	eventually(t, "all are gone", func() bool { return f.Len() == 0 })
 }
