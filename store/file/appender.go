@@ -11,10 +11,11 @@ import (
 )
 
 const (
-	// foldBytes and foldInterval say when the journal is folded into the tables: the more at once, the less there is
-	// to write, but the longer it takes to open the store after a crash.
-	foldBytes    = 4 << 20
-	foldInterval = time.Second
+	// The journal is folded into the tables when a turn has foldBytes or is foldTicks old: the more at once, the less
+	// there is to write, but the longer it takes to open the store after a crash.
+	foldBytes = 16 << 20
+	foldTicks = 5
+	foldTick  = time.Second // also the time between attempts after one that failed
 	// journalBytes bounds a turn of the journal. Senders wait while the tables are behind by that much.
 	journalBytes = 32 << 20
 )
@@ -22,10 +23,9 @@ const (
 // posting is one Append that waits for its group.
 type posting struct {
 	ctx        context.Context // it is not done when that is over
-	message    logged
+	message    *logged
 	deliveries []delivery
 	size       int // bytes in the journal, roughly
-	added      int // entries
 	done       chan error
 }
 
@@ -33,10 +33,11 @@ type posting struct {
 type delivery struct {
 	key   string // of the mailbox
 	peer  string
-	sent  bool // see store.Delivery
-	box   mailbox
+	sent  bool      // see store.Delivery
+	box   stagedBox // as it was before
 	found bool
 	seq   uint64 // of the entry; 0 if it is not there yet
+	added bool   // by this post
 }
 
 // Append implements [store.Mailboxes].
@@ -49,9 +50,9 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 	}
 	p := &posting{
 		ctx: ctx, size: len(post.Data) + len(post.ID) + len(post.Origin),
-		message: logged{
+		message: &logged{
 			known: newMessageKey(post.Sender, post.ID), at: row.Millis(post.At),
-			id: post.ID, origin: post.Origin, data: bytes.Clone(post.Data),
+			id: post.ID, origin: post.Origin, data: bytes.Clone(post.Data), to: make([]loggedDelivery, 0, len(post.To)),
 		},
 		deliveries: make([]delivery, 0, len(post.To)),
 		done:       make(chan error, 1),
@@ -80,7 +81,7 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 		return store.Receipt{}, ctx.Err()
 	}
 	receipt := store.Receipt{
-		ID: post.ID, At: row.Time(p.message.at), Offsets: make([]store.Offset, len(place)), Duplicate: p.added == 0,
+		ID: post.ID, At: row.Time(p.message.at), Offsets: make([]store.Offset, len(place)), Duplicate: len(p.message.to) == 0,
 	}
 	for i, n := range place {
 		receipt.Offsets[i] = p.deliveries[n].box.offset(p.deliveries[n].seq)
@@ -97,11 +98,43 @@ type appender struct {
 	next    *fold      // what is left after the step that the writer has
 	folded  chan error // answers the step that the writer has, if any
 	foldErr error      // of the last step, if it failed
+	ticks   int        // since the active generation began
+	staged  stage
+}
+
+// stage is what a group is about to add to the active generation: nobody sees it until it is durable.
+type stage struct {
+	boxes    map[string]stagedBox // by key, as they will be
+	known    map[copyKey]*logged
+	messages []*logged
+	bytes    int
+}
+
+// stagedBox is a mailbox whose entries up to stored are in the tables; at least one beyond it is not yet.
+type stagedBox struct {
+	mailbox
+	stored uint64
+}
+
+// clear makes the stage ready for the next group.
+func (s *stage) clear() {
+	if len(s.boxes)+len(s.known) <= 4*groupLength {
+		clear(s.boxes)
+		clear(s.known)
+	} else { // one large group need not be paid for ever after
+		s.boxes, s.known = map[string]stagedBox{}, map[copyKey]*logged{}
+	}
+	clear(s.messages)
+	s.messages, s.bytes = s.messages[:0], 0
+}
+
+func newAppender(s *Store, epoch uint64) *appender {
+	return &appender{Store: s, epoch: epoch, staged: stage{boxes: map[string]stagedBox{}, known: map[copyKey]*logged{}}}
 }
 
 func (a *appender) run() {
 	defer faultsPanic()()
-	ticker := time.NewTicker(foldInterval)
+	ticker := time.NewTicker(foldTick)
 	defer ticker.Stop()
 	for open := true; open; {
 		due := false
@@ -117,7 +150,8 @@ func (a *appender) run() {
 		case err := <-a.folded:
 			a.endStep(err)
 		case <-ticker.C:
-			due = true
+			a.ticks++
+			due = a.ticks >= foldTicks || a.foldErr != nil
 		}
 		if due || a.active.bytes >= foldBytes && a.foldErr == nil {
 			a.startFold()
@@ -141,9 +175,10 @@ func (a *appender) startFold() {
 	}
 	if a.fold == nil {
 		if len(a.active.order) == 0 {
+			a.ticks = 0
 			return
 		}
-		a.fold = newFold(a.active)
+		a.fold, a.ticks = newFold(a.active), 0
 		a.journal.next()
 		a.mu.Lock()
 		a.folding, a.active = a.active, newGeneration(a.journal.turn)
@@ -196,31 +231,29 @@ func (a *appender) appendGroup(group []*posting) {
 
 // writeMessages sets the answers of those that cannot be written, and returns an error if the others were not.
 func (a *appender) writeMessages(group []*posting, answers []error) error {
-	staged := newGeneration(a.active.turn)
-	var messages []*logged
+	a.staged.clear()
 	err := a.view(context.Background(), func(t *txn) error {
 		for i, p := range group {
-			if answers[i] = p.ctx.Err(); answers[i] != nil {
-				continue
-			}
-			if answers[i] = a.number(t, p, staged); answers[i] == nil && p.added > 0 {
-				messages = append(messages, &p.message)
-				staged.bytes += p.size
+			if answers[i] = p.ctx.Err(); answers[i] == nil {
+				answers[i] = a.number(t, p)
 			}
 		}
 		return nil
 	})
-	if err != nil || len(messages) == 0 {
+	if err != nil || len(a.staged.messages) == 0 {
 		return err
 	}
 	a.groups.Add(1)
-	a.grouped.Add(int64(len(messages)))
-	if err := a.journal.write(messages); err != nil {
+	a.grouped.Add(int64(len(a.staged.messages)))
+	if err := a.journal.write(a.staged.messages); err != nil {
 		return a.unwritten(err)
 	}
 	a.mu.Lock()
-	a.active.merge(staged)
-	a.mu.Unlock()
+	defer a.mu.Unlock()
+	for _, p := range group {
+		a.publish(p)
+	}
+	a.active.bytes += a.staged.bytes
 	return nil
 }
 
@@ -235,12 +268,13 @@ func (a *appender) ready() error {
 	return nil
 }
 
-// number adds a message to those of its mailboxes that lack it, in staged. On an error it has added nothing.
-func (a *appender) number(t *txn, p *posting, staged *generation) error {
-	if err := a.lookUp(t, p, staged); err != nil {
+// number adds a message to those of its mailboxes that lack it, in the stage. On an error it has added nothing.
+func (a *appender) number(t *txn, p *posting) error {
+	if err := a.lookUp(t, p); err != nil {
 		return err
 	}
-	p.message.touched = t.now
+	m := p.message
+	m.touched = t.now
 	for i := range p.deliveries {
 		d := &p.deliveries[i]
 		if d.seq != 0 {
@@ -248,41 +282,54 @@ func (a *appender) number(t *txn, p *posting, staged *generation) error {
 		}
 		if !d.found {
 			a.epoch = max(uint64(t.now)*uint64(time.Millisecond), a.epoch+1)
-			d.box = mailbox{epoch: a.epoch, first: 1}
+			d.box = stagedBox{mailbox: mailbox{epoch: a.epoch, first: 1}}
 		}
-		r := staged.recent(d.key, d.box)
-		r.add(p.message.entry(d.peer, d.sent), p.message.touched, a.opts.MailboxLimit)
-		d.seq = r.last
-		p.message.to = append(p.message.to, loggedDelivery{d.key, d.peer, d.sent, d.box.epoch, d.seq})
-		p.added++
+		b := d.box
+		b.grow(m.touched, a.opts.MailboxLimit)
+		d.seq, d.added = b.last, true
+		m.to = append(m.to, loggedDelivery{d.key, d.peer, d.sent, b.epoch, b.last})
+		a.staged.boxes[d.key] = b
+		a.staged.known[copyKey{m.known, b.epoch}] = m
+	}
+	if len(m.to) > 0 {
+		a.staged.messages = append(a.staged.messages, m)
+		a.staged.bytes += p.size
 	}
 	return nil
 }
 
+// publish adds what number has added to the active generation, once it is durable.
+func (a *appender) publish(p *posting) {
+	n := 0
+	for i := range p.deliveries {
+		if d := &p.deliveries[i]; d.added {
+			to, r := &p.message.to[n], a.active.recent(d.key, d.box.mailbox)
+			to.boxKey = r.key // one string for all
+			a.active.add(r, delivered{p.message, to}, a.opts.MailboxLimit)
+			n++
+		}
+	}
+}
+
 // lookUp finds the mailboxes of a message, and where it is there already. If it is, its time becomes that of the first
 // post, for the mailboxes that lack it too.
-func (a *appender) lookUp(t *txn, p *posting, staged *generation) (err error) {
+func (a *appender) lookUp(t *txn, p *posting) (err error) {
 	defer recovered(&err)
 	first := int64(math.MaxInt64)
 	for i := range p.deliveries {
 		d := &p.deliveries[i]
-		v, err := t.box(d.key, staged.box(d.key), a.active.box(d.key), a.folding.box(d.key))
+		if err := a.find(t, d); err != nil {
+			return err
+		}
+		if !d.found {
+			continue
+		}
+		at, err := a.duplicate(t, d, p.message.known)
 		if err != nil {
 			return err
 		}
-		if d.found = v != nil; !d.found {
-			continue
-		}
-		d.box = v.mailbox
-		if d.seq, err = v.numberOf(p.message.known); err != nil {
-			return err
-		}
 		if d.seq != 0 {
-			e, err := v.entry(d.seq)
-			if err != nil {
-				return err
-			}
-			first = min(first, e.at)
+			first = min(first, at)
 		}
 	}
 	if first != math.MaxInt64 {
@@ -291,14 +338,49 @@ func (a *appender) lookUp(t *txn, p *posting, staged *generation) (err error) {
 	return nil
 }
 
-// box returns what g has of a mailbox, if anything. The generation may be nil.
-func (g *generation) box(key string) *recent {
-	if g == nil {
-		return nil
+// find looks for the mailbox of a delivery, which is not found if it has expired.
+func (a *appender) find(t *txn, d *delivery) (err error) {
+	b, ok := a.staged.boxes[d.key]
+	for _, g := range [...]*generation{a.active, a.folding} {
+		if r := g.box(d.key); r != nil && !ok {
+			b, ok = stagedBox{r.mailbox, r.base - 1}, true
+		} else if r != nil && r.epoch == b.epoch {
+			b.stored = min(b.stored, r.base-1)
+		}
 	}
-	return g.boxes[key]
+	if !ok {
+		if b.mailbox, ok, err = t.find([]byte(d.key)); err != nil {
+			return err
+		}
+		b.stored = b.last
+	}
+	d.box, d.found = b, ok && !t.expired(b.touched)
+	return nil
 }
 
-func (m *logged) entry(peer string, sent bool) entry {
-	return entry{at: m.at, known: m.known, id: m.id, peer: peer, sent: sent, origin: m.origin, data: m.data}
+// duplicate sets the number of a delivery if its mailbox has the message, and returns when that was posted.
+func (a *appender) duplicate(t *txn, d *delivery, message messageKey) (at int64, err error) {
+	key := copyKey{message, d.box.epoch}
+	m, staged := a.staged.known[key]
+	if !staged {
+		if m, d.seq = a.active.find(d.key, key); m == nil {
+			m, d.seq = a.folding.find(d.key, key)
+		}
+	} else {
+		d.seq = m.in(key.epoch)
+	}
+	if m == nil && d.box.stored >= d.box.first {
+		if d.seq, err = readNumber(t.mail.Get(knownKey(key.epoch, message))); err != nil {
+			return 0, err
+		}
+	}
+	switch {
+	case d.seq < d.box.first || d.seq > d.box.last:
+		d.seq = 0
+		return 0, nil
+	case m != nil:
+		return m.at, nil
+	}
+	e, err := t.entryOf(key.epoch, d.seq)
+	return e.at, err
 }

@@ -4,8 +4,8 @@
 //
 // Appends go to the journal first. One goroutine, the appender, takes all that wait, gives them their numbers, writes
 // them one after the other to the end of the journal, syncs once, and answers them all: many concurrent senders share a
-// sync, and the disk gets one short write however many mailboxes there are. Every second or so, another goroutine, the
-// writer, folds what the journal has into the tables of the bbolt file, in one transaction, while the appender goes on in
+// sync, and the disk gets one short write however many mailboxes there are. Every few seconds, another goroutine, the
+// writer, folds what the journal has into the tables of the bbolt file, in bounded steps, while the appender goes on in
 // the other of two journal files. Until then the entries are also in memory, and readers see both: a snapshot of the
 // tables and the few entries beyond it. After a crash Open folds what the journal has.
 //
@@ -197,7 +197,7 @@ func (s *Store) resume(dir string) (a *appender, err error) {
 		return nil, err
 	}
 	s.active = newGeneration(s.journal.turn)
-	return &appender{Store: s, epoch: epoch}, nil
+	return newAppender(s, epoch), nil
 }
 
 // makeDir makes the directory if it is missing, for this user alone.

@@ -1,6 +1,8 @@
 package file
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -22,9 +24,9 @@ type fold struct {
 }
 
 func newFold(g *generation) *fold {
-	// In the order of the keys, new rows are next to each other; incarnations of one mailbox keep theirs.
+	// The order of the keys in the mail bucket; a later incarnation of a mailbox comes later.
 	order := slices.Clone(g.order)
-	slices.SortStableFunc(order, func(a, b *recent) int { return strings.Compare(a.key, b.key) })
+	slices.SortFunc(order, func(a, b *recent) int { return cmp.Compare(a.epoch, b.epoch) })
 	return &fold{generation: g, order: order}
 }
 
@@ -65,7 +67,8 @@ func readNumber(value []byte) (uint64, error) {
 	return fields.Uint(), fields.Err()
 }
 
-// foldBox puts the entries from start to end of r into the tables.
+// foldBox puts the entries from start to end of r into the tables. It writes rows in the order of their keys: until the
+// end of the transaction a page has room for any number of rows, and each new one moves those behind it.
 func (t *txn) foldBox(r *recent, start, end int) error {
 	b, ok, err := t.find([]byte(r.key))
 	if err != nil {
@@ -77,35 +80,78 @@ func (t *txn) foldBox(r *recent, start, end int) error {
 			return err
 		}
 	}
-	newest := map[string]uint64{} // by peer, what is new
-	for i := start; i < end; i++ {
-		e := &r.entries[i]
-		if newest[e.peer] == 0 {
-			// Before the first new entry of the conversation is there.
-			if old := t.newest(b.epoch, e.peer); old != 0 {
-				if err := t.mail.Delete(newestKey(b.epoch, old)); err != nil {
-					return err
-				}
+	entries := r.entries[start:end]
+	first := b.first
+	b.last, b.touched = entries[len(entries)-1].seq, r.touched
+	b.first = b.trimmed(t.opts.MailboxLimit)
+	if err := t.writeHead(&b); err != nil {
+		return err
+	}
+	if err := t.putConversations(b.epoch, entries); err != nil {
+		return err
+	}
+	for i := range entries {
+		e := entries[i].entry()
+		if err := t.mail.Put(entryKey(b.epoch, entries[i].seq), e.value()); err != nil {
+			return err
+		}
+	}
+	if err := t.putKnown(b.epoch, entries); err != nil {
+		return err
+	}
+	for ; first < b.first; first++ {
+		if err := t.dropEntry(b.epoch, first); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putConversations writes where entries stand in their conversations, and which are the newest of them.
+func (t *txn) putConversations(epoch uint64, entries []delivered) error {
+	sorted := slices.Clone(entries)
+	slices.SortFunc(sorted, func(a, b delivered) int {
+		return cmp.Or(cmp.Compare(len(a.peer), len(b.peer)), strings.Compare(a.peer, b.peer), cmp.Compare(b.seq, a.seq))
+	})
+	var newest []delivered
+	for i, d := range sorted {
+		if i > 0 && d.peer == sorted[i-1].peer {
+			continue
+		}
+		newest = append(newest, d)
+		// Before the first new entry of the conversation is there.
+		if old := t.newest(epoch, d.peer); old != 0 {
+			if err := t.mail.Delete(newestKey(epoch, old)); err != nil {
+				return err
 			}
 		}
-		b.last = r.base + uint64(i)
-		newest[e.peer] = b.last
-		if err := t.putEntry(b.epoch, b.last, e); err != nil {
+	}
+	slices.SortFunc(newest, func(a, b delivered) int { return cmp.Compare(b.seq, a.seq) })
+	for _, d := range newest {
+		if err := t.mail.Put(newestKey(epoch, d.seq), []byte(d.peer)); err != nil {
 			return err
 		}
 	}
-	for peer, seq := range newest {
-		if err := t.mail.Put(newestKey(b.epoch, seq), []byte(peer)); err != nil {
+	for _, d := range sorted {
+		if err := t.mail.Put(conversationKey(epoch, d.peer, d.seq), sentValue(d.sent)); err != nil {
 			return err
 		}
 	}
-	b.touched = r.touched
-	for keep := b.trimmed(t.opts.MailboxLimit); b.first < keep; b.first++ {
-		if err := t.dropEntry(b.epoch, b.first); err != nil {
+	return nil
+}
+
+// putKnown writes the numbers of messages, the latest of those that came more than once.
+func (t *txn) putKnown(epoch uint64, entries []delivered) error {
+	sorted := slices.Clone(entries)
+	slices.SortFunc(sorted, func(a, b delivered) int {
+		return cmp.Or(bytes.Compare(a.message.known[:], b.message.known[:]), cmp.Compare(a.seq, b.seq))
+	})
+	for _, d := range sorted {
+		if err := t.mail.Put(knownKey(epoch, d.message.known), row.AppendUint(nil, d.seq)); err != nil {
 			return err
 		}
 	}
-	return t.writeHead(&b)
+	return nil
 }
 
 // makeBox makes the rows of a mailbox that is not there, or of which there is an earlier incarnation.
@@ -114,16 +160,6 @@ func (t *txn) makeBox(r *recent) error {
 		return err
 	}
 	return t.setExpiry(r.epoch, r.touched, []byte(r.key))
-}
-
-func (t *txn) putEntry(epoch, seq uint64, e *entry) error {
-	if err := t.mail.Put(entryKey(epoch, seq), e.value()); err != nil {
-		return err
-	}
-	if err := t.mail.Put(conversationKey(epoch, e.peer, seq), sentValue(e.sent)); err != nil {
-		return err
-	}
-	return t.mail.Put(knownKey(epoch, e.known), row.AppendUint(nil, seq))
 }
 
 func (t *txn) dropEntry(epoch, seq uint64) error {
@@ -181,7 +217,8 @@ func (t *txn) regenerate(turn turnOf) (*generation, error) {
 	g := newGeneration(turn.turn)
 	for i := range turn.messages {
 		m := &turn.messages[i]
-		for _, d := range m.to {
+		for n := range m.to {
+			d := &m.to[n]
 			r := g.box(d.boxKey)
 			if r == nil || r.epoch != d.epoch {
 				b, ok, err := t.find([]byte(d.boxKey))
@@ -199,7 +236,7 @@ func (t *txn) regenerate(turn turnOf) (*generation, error) {
 			if r.last+1 != d.seq {
 				return nil, damage("the journal has number %d of a mailbox that ends at %d", d.seq, r.last)
 			}
-			r.add(m.entry(d.peer, d.sent), m.touched, t.opts.MailboxLimit)
+			g.add(r, delivered{m, d}, t.opts.MailboxLimit)
 		}
 	}
 	return g, nil

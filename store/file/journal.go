@@ -210,6 +210,20 @@ type loggedDelivery struct {
 	epoch, seq uint64
 }
 
+func (m *logged) entry(d *loggedDelivery) entry {
+	return entry{at: m.at, known: m.known, id: m.id, peer: d.peer, sent: d.sent, origin: m.origin, data: m.data}
+}
+
+// in returns the number of the message in a mailbox, or 0.
+func (m *logged) in(epoch uint64) uint64 {
+	for i := range m.to {
+		if m.to[i].epoch == epoch {
+			return m.to[i].seq
+		}
+	}
+	return 0
+}
+
 // sentBit is written with the number of an entry that the mailbox's owner has sent. Numbers do not come that far.
 const sentBit = 1 << 63
 

@@ -52,28 +52,10 @@ func (t *txn) box(key string, recents ...*recent) (*mailboxView, error) {
 func (v *mailboxView) entry(seq uint64) (entry, error) {
 	for i := range v.recent {
 		if r := &v.recent[i]; seq >= r.base {
-			return r.entries[seq-r.base], nil
+			return r.entries[seq-r.base].entry(), nil
 		}
 	}
 	return v.t.entryOf(v.epoch, seq)
-}
-
-// numberOf returns the number of the message with that key, or 0 if it is not there.
-func (v *mailboxView) numberOf(known messageKey) (seq uint64, err error) {
-	for i := range v.recent {
-		if seq = v.recent[i].known[known]; seq != 0 {
-			break
-		}
-	}
-	if seq == 0 {
-		if seq, err = readNumber(v.t.mail.Get(knownKey(v.epoch, known))); err != nil {
-			return 0, err
-		}
-	}
-	if seq < v.first || seq > v.last {
-		return 0, nil
-	}
-	return seq, nil
 }
 
 // after returns the entries that follow the offset.
@@ -105,15 +87,20 @@ func (v *mailboxView) after(o store.Offset, limit int) (entries []store.Entry, e
 }
 
 // latest calls yield for the entries that are not in the tables, the latest first, until it returns false.
-func (v *mailboxView) latest(yield func(seq uint64, e *entry) bool) {
+func (v *mailboxView) latest(yield func(d delivered) bool) {
 	for i := range v.recent {
 		r := &v.recent[i]
 		for n := len(r.entries) - 1; n >= 0; n-- {
-			if seq := r.base + uint64(n); seq < v.first || !yield(seq, &r.entries[n]) {
+			if d := r.entries[n]; d.seq < v.first || !yield(d) {
 				return
 			}
 		}
 	}
+}
+
+func (v *mailboxView) export(d delivered) store.Entry {
+	e := d.entry()
+	return e.export(v.offset(d.seq))
 }
 
 // conversation returns the newest entries of a conversation below before, at most limit, the latest first.
@@ -121,12 +108,12 @@ func (v *mailboxView) conversation(peer string, before uint64, limit int) (entri
 	if before == 0 {
 		before = math.MaxUint64
 	}
-	v.latest(func(seq uint64, e *entry) bool {
+	v.latest(func(d delivered) bool {
 		if len(entries) >= limit {
 			return false
 		}
-		if e.peer == peer && seq < before {
-			entries = append(entries, e.export(v.offset(seq)))
+		if d.peer == peer && d.seq < before {
+			entries = append(entries, v.export(d))
 		}
 		return true
 	})
@@ -177,8 +164,8 @@ func (v *mailboxView) talk(peer string, last uint64) iter.Seq2[uint64, bool] {
 				}
 			}
 		} else {
-			v.latest(func(seq uint64, e *entry) bool {
-				more = e.peer != peer || seq > last || yield(seq, e.sent)
+			v.latest(func(d delivered) bool {
+				more = d.peer != peer || d.seq > last || yield(d.seq, d.sent)
 				return more
 			})
 		}
@@ -197,8 +184,8 @@ type number struct {
 // sort makes talks, for who asks for many conversations.
 func (v *mailboxView) sort() {
 	v.talks = map[string][]number{}
-	v.latest(func(seq uint64, e *entry) bool {
-		v.talks[e.peer] = append(v.talks[e.peer], number{seq, e.sent})
+	v.latest(func(d delivered) bool {
+		v.talks[d.peer] = append(v.talks[d.peer], number{d.seq, d.sent})
 		return true
 	})
 }
@@ -219,9 +206,9 @@ func (v *mailboxView) overview(peers, perPeer int) (store.Overview, error) {
 		}
 		return &o.Conversations[n]
 	}
-	v.latest(func(seq uint64, e *entry) bool {
-		if c := add(e.peer); c != nil && len(c.Entries) < perPeer {
-			c.Entries = append(c.Entries, e.export(v.offset(seq)))
+	v.latest(func(d delivered) bool {
+		if c := add(d.peer); c != nil && len(c.Entries) < perPeer {
+			c.Entries = append(c.Entries, v.export(d))
 		}
 		return true
 	})

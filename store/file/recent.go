@@ -8,53 +8,61 @@ type generation struct {
 	turn  uint64
 	boxes map[string]*recent // by the key of the mailbox, its latest incarnation
 	order []*recent          // all of them, in the order in which they came
+	known map[copyKey]uint64 // the latest number of each message in each mailbox
 	bytes int                // in the journal, roughly
 }
 
 func newGeneration(turn uint64) *generation {
-	return &generation{turn: turn, boxes: map[string]*recent{}}
+	return &generation{turn: turn, boxes: map[string]*recent{}, known: map[copyKey]uint64{}}
 }
 
 // recent is the part of a generation that belongs to one mailbox.
 type recent struct {
 	key     string
-	mailbox         // with these entries in it
-	base    uint64  // the number of entries[0]
-	entries []entry // without gaps; never changed once they are here
-	known   map[messageKey]uint64
+	mailbox             // with these entries in it
+	base    uint64      // the number of entries[0]
+	entries []delivered // without gaps; never changed once they are here
+}
+
+// delivered is an entry that a generation has. Those of one message share it.
+type delivered struct {
+	message *logged
+	*loggedDelivery
+}
+
+func (d delivered) entry() entry { return d.message.entry(d.loggedDelivery) }
+
+// copyKey is the key of a message in one incarnation of a mailbox.
+type copyKey struct {
+	known messageKey
+	epoch uint64
+}
+
+// find returns the message with that key and its number in a mailbox, or nil. The generation may be nil.
+func (g *generation) find(boxKey string, key copyKey) (m *logged, seq uint64) {
+	if g == nil || g.known[key] == 0 {
+		return nil, 0
+	}
+	r, seq := g.boxes[boxKey], g.known[key]
+	return r.entries[seq-r.base].message, seq
 }
 
 // recent returns the place for entries of a mailbox, made if need be.
 func (g *generation) recent(key string, b mailbox) *recent {
 	r := g.boxes[key]
 	if r == nil || r.epoch != b.epoch {
-		r = &recent{key: key, mailbox: b, base: b.last + 1, known: map[messageKey]uint64{}}
+		r = &recent{key: key, mailbox: b, base: b.last + 1}
 		g.boxes[key] = r
 		g.order = append(g.order, r)
 	}
 	return r
 }
 
-// add adds an entry with the next number. A mailbox of limit entries lets go of its oldest.
-func (r *recent) add(e entry, touched int64, limit int) {
-	r.last++
-	r.touched = touched
-	r.first = r.trimmed(limit)
-	r.entries = append(r.entries, e)
-	r.known[e.known] = r.last
-}
-
-// merge adds what later has, which continues g.
-func (g *generation) merge(later *generation) {
-	for _, l := range later.order {
-		r := g.recent(l.key, mailbox{epoch: l.epoch, first: l.first, last: l.base - 1})
-		r.mailbox = l.mailbox
-		r.entries = append(r.entries, l.entries...)
-		for known, seq := range l.known {
-			r.known[known] = seq
-		}
-	}
-	g.bytes += later.bytes
+// add adds an entry to r, which is one of g's and ends right before it. A mailbox of limit entries lets go of its oldest.
+func (g *generation) add(r *recent, d delivered, limit int) {
+	r.grow(d.message.touched, limit)
+	r.entries = append(r.entries, d)
+	g.known[copyKey{d.message.known, r.epoch}] = r.last
 }
 
 // entry is a message in a mailbox.
@@ -75,6 +83,13 @@ type mailbox struct {
 	touched     int64  // when the newest was added, unix milliseconds
 }
 
+// grow counts one more entry.
+func (b *mailbox) grow(touched int64, limit int) {
+	b.last++
+	b.touched = touched
+	b.first = b.trimmed(limit)
+}
+
 // trimmed returns the number of the oldest entry of those that a mailbox of limit entries keeps.
 func (b *mailbox) trimmed(limit int) uint64 {
 	if n := uint64(limit); b.last >= n {
@@ -85,6 +100,14 @@ func (b *mailbox) trimmed(limit int) uint64 {
 
 func (b *mailbox) offset(seq uint64) store.Offset { return store.Offset{Epoch: b.epoch, Seq: seq} }
 
+// box returns what g has of a mailbox, if anything. The generation may be nil.
+func (g *generation) box(key string) *recent {
+	if g == nil {
+		return nil
+	}
+	return g.boxes[key]
+}
+
 // snapshot returns a copy of what g has of a mailbox, if anything, for a reader that lets go of the lock: entries that
 // are added later are beyond its length. The generation may be nil.
 func (g *generation) snapshot(key string) *recent {
@@ -93,6 +116,5 @@ func (g *generation) snapshot(key string) *recent {
 		return nil
 	}
 	c := *r
-	c.known = nil // only the appender looks there
 	return &c
 }
