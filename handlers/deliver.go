@@ -27,13 +27,13 @@ func deliver(ctx context.Context, n *socketio.Namespace, boxes store.Mailboxes, 
 	if stored.Duplicate || !stored.At.Equal(post.At.Truncate(time.Millisecond)) {
 		var errs error
 		for i, to := range post.To[:many] {
-			errs = errors.Join(errs, redeliver(ctx, n, boxes, to.Box, stored.Offsets[i]))
+			errs = errors.Join(errs, redeliver(ctx, n, boxes, to.Box, &stored, i))
 		}
 		return errs
 	}
 	all := make([]socketio.Delivery, many)
 	for i, to := range post.To[:many] {
-		all[i] = socketio.Delivery{Box: to.Box, Entry: entryOf(post, i), Announced: stored.Announced}
+		all[i] = socketio.Delivery{Box: to.Box, Entry: entryOf(post, i), Announced: stored.WasAnnounced(i)}
 		all[i].Entry.Offset, all[i].Entry.At = stored.Offsets[i], stored.At
 	}
 	return n.Deliver(ctx, all...)
@@ -41,7 +41,8 @@ func deliver(ctx context.Context, n *socketio.Namespace, boxes store.Mailboxes, 
 
 // redeliver delivers an entry as the mailbox has it. A retry may differ from what was stored first, in its
 // text as in the socket that it comes from.
-func redeliver(ctx context.Context, n *socketio.Namespace, boxes store.Mailboxes, b store.Box, at store.Offset) error {
+func redeliver(ctx context.Context, n *socketio.Namespace, boxes store.Mailboxes, b store.Box, stored *store.Receipt, i int) error {
+	at := stored.Offsets[i]
 	entries, err := boxes.After(ctx, b, store.Offset{Epoch: at.Epoch, Seq: at.Seq - 1}, 1)
 	if errors.Is(err, store.ErrUnknownOffset) || err == nil && len(entries) == 0 {
 		return nil // it was trimmed meanwhile
@@ -49,5 +50,5 @@ func redeliver(ctx context.Context, n *socketio.Namespace, boxes store.Mailboxes
 	if err != nil {
 		return err
 	}
-	return n.Deliver(ctx, socketio.Delivery{Box: b, Entry: entries[0]})
+	return n.Deliver(ctx, socketio.Delivery{Box: b, Entry: entries[0], Announced: stored.WasAnnounced(i)})
 }

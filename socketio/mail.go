@@ -145,7 +145,7 @@ func (n *Namespace) Announcement(box store.Box, e store.Entry) *store.Announceme
 type Delivery struct {
 	Box       store.Box
 	Entry     store.Entry
-	Announced bool // other processes have been told of it (store.Receipt)
+	Announced bool // other processes have been told of it (see store.Receipt)
 }
 
 // Deliver wakes the followers of mailboxes with entries that were appended to them. Entries may be handed in in any

@@ -56,10 +56,13 @@ type Receipt struct {
 	Offsets []Offset  // parallel to Post.To
 	// Duplicate is true when all mailboxes had the message already: the post was a retry that changed nothing.
 	Duplicate bool
-	// Announced is true when every entry was added now, and its announcement, of which there was one for each, published with
-	// it.
-	Announced bool
+	// Announced is parallel to Post.To, or nil if nothing was: true where the entry was added now, and its announcement
+	// published with it.
+	Announced []bool
 }
+
+// WasAnnounced tells whether the entry of delivery i was announced.
+func (r *Receipt) WasAnnounced(i int) bool { return i < len(r.Announced) && r.Announced[i] }
 
 // Conversation is the newest part of what a mailbox holds of one peer.
 type Conversation struct {

@@ -56,21 +56,21 @@ func TestAnnouncements(t *testing.T) {
 			}
 		}
 		r := post(t, s, announced(message(fmt.Sprint("m", i), "alice", "bob")))
-		if !r.Announced {
-			t.Fatalf("message %d was not announced", i)
+		if !slices.Equal(r.Announced, []bool{true, true}) {
+			t.Fatalf("message %d: %v", i, r.Announced)
 		}
 		hears(fmt.Sprint("message ", i), r, 0, 1)
 	}
-	if r := post(t, s, announced(message("m1", "alice", "bob"))); r.Announced || !r.Duplicate {
+	if r := post(t, s, announced(message("m1", "alice", "bob"))); slices.Contains(r.Announced, true) || !r.Duplicate {
 		t.Errorf("a retry: %+v", r)
 	}
-	if r := post(t, s, message("unannounced", "alice", "bob")); r.Announced {
+	if r := post(t, s, message("unannounced", "alice", "bob")); slices.Contains(r.Announced, true) {
 		t.Errorf("without an announcement: %+v", r)
 	}
 	half := announced(message("half", "alice", "bob"))
 	half.To[0].Announcement = nil
 	r := post(t, s, half)
-	if r.Announced {
+	if !slices.Equal(r.Announced, []bool{false, true}) {
 		t.Errorf("with one announcement: %+v", r)
 	}
 	hears("with one announcement", r, 1)

@@ -47,7 +47,6 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 
 	boxes := make([]mailbox, 0, 2) // a private message has two
 	commands := make([]*command, 0, 2)
-	announced := true
 	places := make([]int, len(post.To)) // of each delivery in commands
 	index := make(map[store.Box]int, len(post.To))
 	for i, to := range post.To {
@@ -65,8 +64,6 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 			args := append(make([]any, 0, 10), key, at, head, written, restOfFacts(key, to, post.Origin))
 			if a := to.Announcement; a != nil {
 				args = append(args, a.Channel, a.Parts[0], a.Parts[1], a.Parts[2], a.Parts[3])
-			} else {
-				announced = false
 			}
 			commands = append(commands, m.run(scriptAppend, args...))
 		}
@@ -76,8 +73,10 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 		return store.Receipt{}, fmt.Errorf("append: %w", err)
 	}
 
-	receipt := store.Receipt{ID: post.ID, Offsets: make([]store.Offset, len(post.To)), Duplicate: true}
-	offsets, times := make([]store.Offset, len(commands)), make([]int64, len(commands))
+	receipt := store.Receipt{
+		ID: post.ID, Offsets: make([]store.Offset, len(post.To)), Announced: make([]bool, len(post.To)), Duplicate: true,
+	}
+	offsets, times, added := make([]store.Offset, len(commands)), make([]int64, len(commands)), make([]bool, len(commands))
 	for i, c := range commands {
 		reply, _ := c.Val().(string)
 		offset, when, known, ok := parseAppended(reply)
@@ -89,11 +88,11 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 		}
 		offsets[i], times[i] = offset, when
 		receipt.Duplicate = receipt.Duplicate && known
-		announced = announced && !known
+		added[i] = !known
 	}
-	receipt.Announced = announced
 	for i, place := range places {
 		receipt.Offsets[i] = offsets[place]
+		receipt.Announced[i] = added[place] && post.To[i].Announcement != nil
 	}
 	first := slices.Min(times)
 	receipt.At = time.UnixMilli(first).UTC()
