@@ -54,6 +54,7 @@ type Chat struct {
 	watchers  watchers
 	known     known
 	newest    shared[*newest]
+	changes   changes
 	told      *told           // nil if no other process takes part
 	reconcile *reconciler     // likewise
 	turns     [256]sync.Mutex // by user: presence changes and their announcements, in one order

@@ -65,10 +65,10 @@ func NewNotify(n *socketio.Namespace, o NotifyOptions) *Notify {
 // authenticate finds the token and the id in the query, the CONNECT payload or headers (contracts.md B2).
 // With a verifier the token alone says who it is.
 func (n *Notify) authenticate(ctx context.Context, s *socketio.Socket) error {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
 	h := s.Handshake()
 	if !n.gate.open() {
+		ctx, cancel := bounded(ctx)
+		defer cancel()
 		id, err := n.gate.verify(ctx, s)
 		switch {
 		case errors.Is(err, auth.ErrNoToken):

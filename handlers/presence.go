@@ -24,12 +24,18 @@ func arrival(user, name string) rosterEntry {
 // they were fewer, and those who watch this one, on every process.
 func (c *Chat) announce(ctx context.Context, except, user, event string, arg any) error {
 	online := event == "user connected"
-	if c.options.Shared {
-		// While the store can't be asked, the sockets of these processes are told, and Node servers' are not.
-		if count, err := c.store.CountUsers(ctx); err == nil && count <= c.options.RosterLimit {
-			others := c.namespace.Except(except, byParley)
-			return c.told.say(user, online, func() error { return others.Emit(event, arg) })
+	if !c.options.Shared {
+		prepared, err := c.namespace.Prepare(event, arg)
+		if err != nil {
+			return err
 		}
+		c.changes.add(change{user, online, prepared}) // before they are told: see settle
+		return c.hearers(except, user).EmitPrepared(prepared)
+	}
+	// While the store can't be asked, the sockets of these processes are told, and Node servers' are not.
+	if count, err := c.store.CountUsers(ctx); err == nil && count <= c.options.RosterLimit {
+		others := c.namespace.Except(except, byParley).Later()
+		return c.told.say(user, online, func() error { return others.Emit(event, arg) })
 	}
 	return errors.Join(
 		c.told.say(user, online, func() error { return c.tellHere(except, user, event, arg) }),
@@ -39,7 +45,13 @@ func (c *Chat) announce(ctx context.Context, except, user, event string, arg any
 
 // tellHere tells the sockets of this process that have user in their list.
 func (c *Chat) tellHere(except, user, event string, arg any) error {
-	return c.namespace.Except(except).To(append(c.watchers.of(user), everybody)...).Local().Emit(event, arg)
+	return c.hearers(except, user).Emit(event, arg)
+}
+
+// hearers are the sockets of this process that have user in their list, but for the socket except. When a process starts
+// again very many users come at once, and nobody waits to hear of them.
+func (c *Chat) hearers(except, user string) *socketio.Operator {
+	return c.namespace.Except(except).To(append(c.watchers.of(user), everybody)...).Local().Later()
 }
 
 // presenceElsewhere tells the sockets of this process what another one announces.

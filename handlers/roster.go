@@ -42,10 +42,7 @@ type rosterList []rosterEntry
 func (l rosterList) AppendJSON(dst []byte) ([]byte, error) {
 	size := 2
 	for _, e := range l {
-		size += entryBytes + len(e.UserID) + len(e.Username)
-		for _, m := range e.Messages {
-			size += len(m) + 1
-		}
+		size += entryBytes + len(e.UserID) + len(e.Username) + messagesBytes(e.Messages)
 	}
 	dst = append(slices.Grow(dst, size), '[')
 	for i, e := range l {
@@ -61,9 +58,14 @@ func (e rosterEntry) appendJSON(dst []byte) []byte {
 	dst = packet.AppendString(append(dst, `{"userID":`...), e.UserID)
 	dst = packet.AppendString(append(dst, `,"username":`...), e.Username)
 	dst = strconv.AppendBool(append(dst, `,"connected":`...), e.Connected)
-	dst = append(dst, `,"messages":[`...)
+	dst = appendMessages(append(dst, `,"messages":[`...), e.Messages)
+	return append(dst, "]}"...)
+}
+
+// appendMessages appends messages with commas between, without those that are no JSON.
+func appendMessages(dst []byte, messages []json.RawMessage) []byte {
 	first := len(dst)
-	for _, m := range e.Messages {
+	for _, m := range messages {
 		if !packet.Valid(m) {
 			continue
 		}
@@ -72,7 +74,15 @@ func (e rosterEntry) appendJSON(dst []byte) []byte {
 		}
 		dst = append(dst, m...)
 	}
-	return append(dst, "]}"...)
+	return dst
+}
+
+// messagesBytes is what messages take at most.
+func messagesBytes(messages []json.RawMessage) (size int) {
+	for _, m := range messages {
+		size += len(m) + 1
+	}
+	return size
 }
 
 // rosterLine is a rosterEntry by itself.
@@ -85,8 +95,8 @@ func (l rosterLine) AppendJSON(dst []byte) ([]byte, error) {
 
 // sentRoster is what a socket was told with its roster, as of one moment.
 type sentRoster struct {
-	at     store.Offset // the moment's place in the mailbox
-	roster []rosterEntry
+	at     store.Offset          // the moment's place in the mailbox
+	roster []rosterEntry         // nil if latest says it all
 	latest *newest               // if they are its users
 	marks  map[string]store.Mark // by user, for a socket with extras
 }
@@ -118,6 +128,9 @@ func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket, who identity,
 		room -= size
 	}
 	sent.at, sent.latest = seen.Tail, latest
+	if latest != nil && !who.Extras && c.told == nil {
+		return sent, s.EmitAt(sent.at, "users", latest.roster(messages))
+	}
 	if sent.roster, err = c.describe(ctx, latest, users, messages); err != nil {
 		return sent, err
 	}
@@ -135,8 +148,22 @@ func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket, who identity,
 // settle tells a socket which of the users that it was just told of have come or gone meanwhile: it may have
 // been told that before the older state that was on its way. It ends when nothing has changed, or with ctx.
 // It changes the roster.
+//
+// A process that is alone has announced all changes itself, so it looks into those. What the socket heard before its roster
+// was noted before.
 func (c *Chat) settle(ctx context.Context, s *socketio.Socket, sent sentRoster) error {
 	roster, latest := sent.roster, sent.latest
+	if latest != nil && c.told == nil {
+		if ok, err := c.settleChanges(ctx, s, latest); ok || err != nil {
+			return err
+		}
+		if roster == nil {
+			var err error
+			if roster, err = c.describe(ctx, latest, latest.users, nil); err != nil {
+				return err
+			}
+		}
+	}
 	for len(roster) > 0 {
 		now := c.told.now()
 		online, err := c.presenceNow(ctx, latest, roster)

@@ -32,6 +32,7 @@ type Socket struct {
 
 	Acks    map[uint64]Ack // the acknowledgements that the client owes, by id; nil until one is
 	Touched bool           // has frames that this turn has not flushed yet
+	Waiting bool           // has frames that may wait for others
 	rooms   []string
 	mark    uint64 // the last selection that named this socket
 }

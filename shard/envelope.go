@@ -15,6 +15,7 @@ type Envelope struct {
 	Flags       engineio.Flags
 	Offset      OffsetMode
 	Local       bool // not for other processes
+	Later       bool // may wait a few milliseconds for others like it, so that one write carries them; its place it keeps
 
 	// AckID is the packet's acknowledgement id, when Acks is set.
 	AckID uint64

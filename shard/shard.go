@@ -55,6 +55,8 @@ type state struct {
 	registry  *registry.Registry
 	touched   []*registry.Socket // sockets with frames that are not flushed yet
 	gathering time.Time          // since when, under load
+	later     []*registry.Socket // sockets with frames that may wait for others
+	left      time.Time          // when such frames left last
 	streams   map[store.Box]*stream
 	waiting   map[*stream]struct{}              // those that are to be read, which have a due time
 	followers map[*registry.Socket][]*stream    // what each socket follows
@@ -286,6 +288,8 @@ func (s *Shard) gather(first command) {
 		}
 		if full := s.drain(first); full || time.Since(s.gathering) >= flushAfter {
 			s.flush()
+		} else {
+			s.flushLater()
 		}
 	})
 }
@@ -354,7 +358,13 @@ func (s *Shard) run(c command) {
 
 // offer queues m for one socket, and reports whether the socket's connection is open.
 func (s *Shard) offer(t *registry.Socket, m *engineio.Message, flags engineio.Flags) bool {
-	if t.Out == nil || !t.Out.Enqueue(m, flags) {
+	if t.Out == nil {
+		return false
+	}
+	if t.Waiting && flags&engineio.Volatile != 0 {
+		t.Out.Flush() // or it would be dropped behind what waits
+	}
+	if !t.Out.Enqueue(m, flags) {
 		return false
 	}
 	if !t.Touched {
@@ -364,7 +374,7 @@ func (s *Shard) offer(t *registry.Socket, m *engineio.Message, flags engineio.Fl
 	return true
 }
 
-// flush writes the turn's frames, once for each touched socket.
+// flush writes the turn's frames, once for each touched socket, and those that have waited long enough.
 func (s *Shard) flush() {
 	for i, t := range s.touched {
 		t.Touched = false
@@ -374,6 +384,7 @@ func (s *Shard) flush() {
 		}
 	}
 	s.touched = s.touched[:0]
+	s.flushLater()
 }
 
 // wake sets the alarm to at, unless it rings sooner.

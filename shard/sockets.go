@@ -112,6 +112,24 @@ func (s *Shard) Send(ctx context.Context, t *registry.Socket, e *Envelope) error
 	return s.post(ctx, &send{socket: t, envelope: e})
 }
 
+// SendAll is Send for events without acknowledgement, in their order. They have their Message.
+func (s *Shard) SendAll(ctx context.Context, t *registry.Socket, all []*Envelope) error {
+	return s.post(ctx, &sendAll{t, all})
+}
+
+type sendAll struct {
+	socket    *registry.Socket
+	envelopes []*Envelope
+}
+
+func (c *sendAll) run(s *Shard) {
+	if t := c.socket; s.registry.Get(t.Namespace, t.ID) == t {
+		for _, e := range c.envelopes {
+			s.give(t, e, s.encode(e))
+		}
+	}
+}
+
 // SendMessage gives one socket a message that is encoded already.
 func (s *Shard) SendMessage(ctx context.Context, t *registry.Socket, m *engineio.Message) error {
 	return s.post(ctx, &sendMessage{t, m})
@@ -198,6 +216,10 @@ func (s *Shard) give(t *registry.Socket, e *Envelope, m *engineio.Message) {
 	}
 	if e.Offset == CurrentOffset || e.Offset == MailOffset {
 		m = s.withCurrent(e, t)
+	}
+	if e.Later {
+		s.offerLater(t, m, e.Flags)
+		return
 	}
 	s.offer(t, m, e.Flags)
 }

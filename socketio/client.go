@@ -253,7 +253,7 @@ func (c *client) connect(p *packet.Packet) {
 	c.sockets = append(c.sockets, s)
 	c.mu.Unlock()
 	c.joined()
-	s.log().Debug().Bool("recovered", s.recovered).Msg("socket connected")
+	s.debug().Bool("recovered", s.recovered).Msg("socket connected")
 	for _, f := range n.app.connection {
 		s.contain("connection", "", func() { f(c.context(), s) })
 	}

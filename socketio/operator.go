@@ -22,6 +22,7 @@ type Operator struct {
 	flags     engineio.Flags
 	timeout   time.Duration
 	local     bool
+	later     bool
 }
 
 func (o *Operator) with(f func(*Operator)) *Operator {
@@ -45,6 +46,10 @@ func (o *Operator) Except(rooms ...string) *Operator {
 
 // Local stays within this process.
 func (o *Operator) Local() *Operator { return o.with(func(c *Operator) { c.local = true }) }
+
+// Later lets the event wait a few milliseconds, where many like it come at once, so that one write carries them. It keeps its
+// place among what each socket is sent. Other processes send it at once.
+func (o *Operator) Later() *Operator { return o.with(func(c *Operator) { c.later = true }) }
 
 // Volatile lets an event be dropped for clients that are not ready for it right now.
 func (o *Operator) Volatile() *Operator {
@@ -93,7 +98,7 @@ func (o *Operator) Emit(event string, args ...any) error {
 		}
 		o.namespace.sent(event, args)
 		e := envelope(m, o.selector())
-		e.Flags, e.Local, e.Offset = o.flags, o.local, o.namespace.offsetMode(e.Text, o.flags)
+		e.Flags, e.Local, e.Later, e.Offset = o.flags, o.local, o.later, o.namespace.offsetMode(e.Text, o.flags)
 		return o.namespace.server.fanout.Emit(o.namespace.server.ctx, e)
 	})
 }

@@ -263,7 +263,7 @@ func (s *Socket) finish(reason Reason, last ...*engineio.Message) {
 		n.app.recovery.live.remove(s)
 	}
 	s.client.server.release(n)
-	s.log().Debug().Str("reason", string(reason)).Msg("socket disconnected")
+	s.debug().Str("reason", string(reason)).Msg("socket disconnected")
 }
 
 // over says that the disconnect listeners have returned.
@@ -321,6 +321,11 @@ func (s *Socket) recoverFrom(what, event string) {
 func (s *Socket) log() *zerolog.Logger {
 	l := s.client.server.log.With().Str("ns", s.namespace.name).Str("sid", s.id).Logger()
 	return &l
+}
+
+// debug is log().Debug(), for what happens to every socket: it costs nothing where that is not logged.
+func (s *Socket) debug() *zerolog.Event {
+	return s.client.server.log.Debug().Str("ns", s.namespace.name).Str("sid", s.id)
 }
 
 // disconnectPacket is the DISCONNECT of the socket's namespace.
