@@ -303,6 +303,7 @@ func TestReadsThatBringNothingSlowDown(t *testing.T) {
 func TestEntryToPassOver(t *testing.T) {
 	mailTest(t, func(t *testing.T, p *Pool, b *fakeBox) {
 		_, w := device(t, p, "s", b, store.Offset{})
+		synctest.Wait() // what it reads of the mailbox is read, and has all messages
 		mail := b.appendN(3)
 		mail[1].Message = nil
 		deliverAll(t, p, mail...)
