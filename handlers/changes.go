@@ -57,10 +57,13 @@ func (c *changes) since(from uint64) (missed []change, now uint64, ok bool) {
 	return missed, c.count, true
 }
 
-// settleChanges is settle for a socket that was given latest. It returns false if it can't know all that has changed.
-func (c *Chat) settleChanges(ctx context.Context, s *socketio.Socket, latest *newest) (bool, error) {
+// settleChanges is settle for a socket that was given latest. If it can't know all that has changed, ok is false, and said is
+// what the socket was told here of users.
+func (c *Chat) settleChanges(ctx context.Context, s *socketio.Socket, latest *newest) (said map[string]bool, ok bool, err error) {
 	latest.once.Do(latest.encode)
-	// What the socket was told last of a user, while that may have come after something newer.
+	said = make(map[string]bool)
+	// What the socket was told last of a user, while that may have come after something newer: first the roster, then what is
+	// said here.
 	told := func(user string) (online, known bool) {
 		i, known := latest.index[user]
 		return known && latest.online[i], known
@@ -68,26 +71,24 @@ func (c *Chat) settleChanges(ctx context.Context, s *socketio.Socket, latest *ne
 	for from := latest.since; ; {
 		missed, now, ok := c.changes.since(from)
 		if !ok {
-			return false, nil
+			return said, false, nil
 		}
-		last := make(map[string]bool, len(missed))
+		last := make(map[string]*socketio.Prepared, len(missed))
 		for _, ch := range missed {
-			last[ch.user] = ch.online
+			last[ch.user] = ch.event
 		}
 		var events []*socketio.Prepared
-		said := make(map[string]bool)
 		for _, ch := range missed {
-			online, known := told(ch.user)
-			if _, already := said[ch.user]; known && !already && online != last[ch.user] && ch.online != online {
+			if online, known := told(ch.user); known && ch.event == last[ch.user] && ch.online != online {
 				said[ch.user] = ch.online
 				events = append(events, ch.event)
 			}
 		}
 		if len(events) == 0 {
-			return true, nil
+			return said, true, nil
 		}
 		if err := s.EmitPrepared(ctx, events...); err != nil {
-			return true, err
+			return said, false, err
 		}
 		from, told = now, func(user string) (online, known bool) {
 			online, known = said[user]

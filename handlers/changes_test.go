@@ -105,3 +105,44 @@ func TestRosterOfConversations(t *testing.T) {
 		}
 	}
 }
+
+// TestChangesWhileSettling: a user goes before the roster arrives, and is back, with very much else, while the socket is told of
+// it.
+func TestChangesWhileSettling(t *testing.T) {
+	for _, more := range []int{0, 600} {
+		t.Run(fmt.Sprint(more), func(t *testing.T) {
+			f := start(t)
+			slow := &late{Store: f.store.Store}
+			f.store.Store = slow
+			alice, bob := f.login("alice"), f.login("bob")
+			var settling atomic.Bool
+			f.server.Of("/").OnAnyOutgoing(func(event string, _ []any) {
+				if event != "user disconnected" || !settling.CompareAndSwap(true, false) {
+					return
+				}
+				f.tab(bob)
+				alice.until(`42["user connected",{"userID":"` + bob.userID)
+				for range more {
+					f.chat.SettlePresence(alice.userID, true)
+				}
+			})
+			meanwhile := func() {
+				f.drop(bob)
+				alice.until(`42["user disconnected","` + bob.userID)
+				settling.Store(true)
+			}
+			slow.meanwhile.Store(&meanwhile)
+			erin := f.web().enter(map[string]string{"username": "erin"})
+			online := erin.roster()[bob.userID].Connected
+			_, before := erin.ask("/", "history", map[string]any{})
+			for _, frame := range before {
+				if strings.Contains(frame, bob.userID) {
+					online = strings.HasPrefix(frame, `42["user connected"`)
+				}
+			}
+			if !online {
+				t.Errorf("the last that is said of bob is that he went: %q", before)
+			}
+		})
+	}
+}

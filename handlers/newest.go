@@ -52,6 +52,9 @@ type sharedRoster struct {
 	messages map[string][]json.RawMessage
 }
 
+// MarshalJSON implements json.Marshaler, for who listens to what is sent.
+func (r sharedRoster) MarshalJSON() ([]byte, error) { return r.AppendJSON(nil) }
+
 // AppendJSON implements packet.Appender.
 func (r sharedRoster) AppendJSON(dst []byte) ([]byte, error) {
 	size, with := len(r.text), make([]int, 0, len(r.messages))

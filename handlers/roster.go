@@ -154,13 +154,18 @@ func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket, who identity,
 func (c *Chat) settle(ctx context.Context, s *socketio.Socket, sent sentRoster) error {
 	roster, latest := sent.roster, sent.latest
 	if latest != nil && c.told == nil {
-		if ok, err := c.settleChanges(ctx, s, latest); ok || err != nil {
+		said, ok, err := c.settleChanges(ctx, s, latest)
+		if ok || err != nil {
 			return err
 		}
 		if roster == nil {
-			var err error
 			if roster, err = c.describe(ctx, latest, latest.users, nil); err != nil {
 				return err
+			}
+		}
+		for i, e := range roster {
+			if online, ok := said[e.UserID]; ok {
+				roster[i].Connected = online
 			}
 		}
 	}

@@ -361,8 +361,8 @@ func (s *Shard) offer(t *registry.Socket, m *engineio.Message, flags engineio.Fl
 	if t.Out == nil {
 		return false
 	}
-	if t.Waiting && flags&engineio.Volatile != 0 {
-		t.Out.Flush() // or it would be dropped behind what waits
+	if len(s.later) > 0 && flags&engineio.Volatile != 0 {
+		t.Out.Flush() // or it would be dropped behind what waits, for this socket or another of its client
 	}
 	if !t.Out.Enqueue(m, flags) {
 		return false

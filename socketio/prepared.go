@@ -44,7 +44,9 @@ func (s *Socket) EmitPrepared(ctx context.Context, all ...*Prepared) error {
 	envelopes := make([]*shard.Envelope, len(all))
 	for i, p := range all {
 		s.namespace.sent(p.event, p.args)
-		envelopes[i] = p.envelope
+		e := *p.envelope
+		e.Rooms = []string{s.id} // whom it is for, should it be kept for clients that come back
+		envelopes[i] = &e
 	}
 	return s.shard.SendAll(ctx, s.entry, envelopes)
 }

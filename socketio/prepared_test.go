@@ -71,3 +71,26 @@ func TestPreparedRefused(t *testing.T) {
 	eventually(t, "the socket has left", func() bool { return !s.Connected() })
 	wantError(t, s.EmitPrepared(t.Context(), p), socketio.ErrDisconnected)
 }
+
+// What one socket is sent is not replayed to others that come back.
+func TestPreparedIsKeptForItsSocketAlone(t *testing.T) {
+	f := start(t, socketio.Options{})
+	n := f.Of("/")
+	n.UseRecovery(socketio.Recovery{SkipMiddlewares: true})
+	joined := sockets(n)
+	a, _, pid := f.join("/")
+	check(t, next(t, joined, "socket").Emit("start"))
+	offset := a.match(`42\["start","([^"]+)"\]`)[0]
+	a.drop()
+	f.wantReason("transport close")
+	b, _, _ := f.join("/")
+	secret, err := n.Prepare("secret", 1)
+	check(t, err)
+	check(t, next(t, joined, "socket").EmitPrepared(t.Context(), secret))
+	b.match(`42\["secret",1,.*`)
+	a = f.dial()
+	a.send("40" + claim("", pid, offset))
+	a.match(`40\{.*`)
+	check(t, n.Emit("end"))
+	a.match(`42\["end",.*`)
+}
