@@ -126,7 +126,8 @@ func (n *Namespace) mailEvent(e store.Entry) (event string, args []any, err erro
 }
 
 // Announcement returns what tells other processes of an entry that is about to be appended to box, for store.Delivery. The
-// entry's offset is ignored. It is nil if that is left to Deliver.
+// entry's offset is ignored: the event may have its number in it, but nothing that is computed from it. It is nil if that is
+// left to Deliver.
 func (n *Namespace) Announcement(box store.Box, e store.Entry) *store.Announcement {
 	if !n.server.shared() {
 		return nil

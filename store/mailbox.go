@@ -56,8 +56,8 @@ type Receipt struct {
 	Offsets []Offset  // parallel to Post.To
 	// Duplicate is true when all mailboxes had the message already: the post was a retry that changed nothing.
 	Duplicate bool
-	// Announced is parallel to Post.To, or nil if nothing was: true where the entry was added now, and its announcement
-	// published with it.
+	// Announced is parallel to Post.To, or nil if nothing was: true where the entry was added by this call, and its
+	// announcement published with it.
 	Announced []bool
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -16,7 +17,8 @@ import (
 // encoded message it is found where it was put, and nowhere else.
 type standIn struct {
 	offset     store.Offset
-	epoch, seq string // as MessagePack has them
+	epoch, seq string    // as MessagePack has them
+	digits     [2]string // of both, as a text has them
 }
 
 // newStandIn returns one whose numbers JavaScript can hold, and which take all bytes that a number may have.
@@ -24,7 +26,8 @@ func newStandIn() standIn {
 	number := func() uint64 { return 1<<52 + rand.Uint64N(1<<52) } //nolint:gosec // seeded from the system's randomness
 	encoded := func(n uint64) string { return string(binary.BigEndian.AppendUint64([]byte{0xcf}, n)) }
 	offset := store.Offset{Epoch: number(), Seq: number()}
-	return standIn{offset, encoded(offset.Epoch), encoded(offset.Seq)}
+	digits := [2]string{strconv.FormatUint(offset.Epoch, 10), strconv.FormatUint(offset.Seq, 10)}
+	return standIn{offset, encoded(offset.Epoch), encoded(offset.Seq), digits}
 }
 
 // cut returns what is before, between and after the number, the epoch and the number.
@@ -35,7 +38,9 @@ func (s standIn) cut(body string) (parts [4]string, ok bool) {
 		}
 	}
 	parts[3] = body
-	more := func(part string) bool { return strings.Contains(part, s.seq) || strings.Contains(part, s.epoch) }
+	more := func(part string) bool {
+		return slices.ContainsFunc([]string{s.seq, s.epoch, s.digits[0], s.digits[1]}, func(n string) bool { return strings.Contains(part, n) })
+	}
 	return parts, !slices.ContainsFunc(parts[:], more)
 }
 
@@ -56,7 +61,7 @@ func (f *Fanout) Announcement(mail func(store.Offset) shard.Mail) *store.Announc
 	}
 	parts, ok := f.standIn.cut(string(body))
 	if !ok {
-		return nil // an event that does not have its number once
+		return nil // an event that does not have its number once, as a number
 	}
 	return &store.Announcement{Channel: channel, Parts: parts}
 }

@@ -46,9 +46,14 @@ func TestAnnouncement(t *testing.T) {
 func TestNoAnnouncement(t *testing.T) {
 	mr, a, _ := two(t)
 	for what, mail := range map[string]func(store.Offset) shard.Mail{
-		"not for others":      func(store.Offset) shard.Mail { return shard.Mail{} },
-		"without the number":  mailAt(0),
-		"with several":        mailAt(2),
+		"not for others":     func(store.Offset) shard.Mail { return shard.Mail{} },
+		"without the number": mailAt(0),
+		"with several":       mailAt(2),
+		"with it as a text": func(at store.Offset) shard.Mail {
+			m := mailAt(1)(at)
+			m.Text = append(m.Text[:len(m.Text)-1], `,"`+at.String()+`"]`...)
+			return m
+		},
 		"that no client gets": func(store.Offset) shard.Mail { return shard.Mail{Namespace: "/", Text: []byte(`2[]`)} },
 	} {
 		if m := a.Announcement(mail); m != nil {

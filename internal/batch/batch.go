@@ -8,10 +8,10 @@ import (
 
 // Collector makes batches of what comes through Queue. One goroutine uses it; whoever puts into Queue may be any.
 //
-// A batch waits until there are as many as in the one before, at most Patience. So it is neither a delay nor a fixed
-// window: who sends one thing at a time never waits, a crowd that sends again once it was answered is waited for until it is
-// complete, and what comes at random times, but often, settles at what comes within Patience. Sending costs several
-// calls to the kernel, and wakes somebody, on each side and for each batch, however small it is.
+// A batch waits until there are as many as in the one before, at most Patience (0: not at all). So it is neither a delay nor
+// a fixed window: who is alone and sends one thing at a time never waits, a crowd that sends again once it was answered is
+// waited for until it is complete, and what comes at random times, but often, settles at what comes within Patience.
+// Sending costs several calls to the kernel, and wakes somebody, on each side and for each batch, however small it is.
 type Collector[T any] struct {
 	Queue    <-chan T
 	Size     func(T) int // in the unit of Limit
@@ -44,7 +44,7 @@ func (c *Collector[T]) Collect(batch []T, first T) []T {
 				yielded = true
 				continue
 			}
-			if len(batch)-have >= c.last {
+			if len(batch)-have >= c.last || c.Patience <= 0 {
 				return batch
 			}
 			if over == nil {

@@ -15,14 +15,15 @@ import (
 )
 
 const (
-	// clusterLanes is how many pipelines are under way at the same time in a Cluster, where each lane mostly has a server of
-	// its own. Anywhere else there is one of each kind: Redis does one thing at a time, and the more calls a pipeline
-	// carries the less each costs both sides.
-	clusterLanes = 4
-	// lanePatience is how long calls wait for as many as there were in the pipeline before (see [batch.Collector]).
-	lanePatience = 2 * time.Millisecond
-	// laneQueue bounds the calls that wait in a lane. Who finds it full waits, as long as their context allows.
-	laneQueue = 512
+	// manyLanes is how many pipelines are under way at the same time where one that is slow must not delay the others:
+	// reads, which may be large, and everything in a Cluster, where each lane mostly has a server of its own. Writes of one
+	// server have one lane: Redis does one thing at a time, and the more calls a pipeline carries the less each costs both
+	// sides.
+	manyLanes = 4
+	// writePatience is how long writes wait for as many as there were in the pipeline before (see [batch.Collector]).
+	writePatience = 2 * time.Millisecond
+	// queueLength bounds the calls that wait, in all lanes. Who finds a lane full waits, as long as their context allows.
+	queueLength = 2048
 	// pipelineBytes bounds a pipeline, so that nobody waits long for the others. A command counts as commandBytes more than
 	// it has, which is what its work is worth.
 	pipelineBytes = 1 << 20
@@ -31,10 +32,10 @@ const (
 	pipelineTimeout = 5 * time.Second
 	// drainTimeout bounds what is left to do when the lanes are closed.
 	drainTimeout = 5 * time.Second
-	// keptCalls, keptBytes and keptFor bound the calls of a lane that nobody waits for and that wait for Redis, and
+	// keptCalls, keptBytes and keptFor bound the calls that nobody waits for and that wait for Redis, in all lanes, and
 	// keptPause is between two attempts, if nothing else is to be sent.
-	keptCalls = 1024
-	keptBytes = 1 << 20
+	keptCalls = 4096
+	keptBytes = 4 << 20
 	keptFor   = 2 * time.Minute
 	keptPause = 250 * time.Millisecond
 )
@@ -67,16 +68,13 @@ type call struct {
 	since    time.Time   // when it failed first and was kept
 }
 
-func newLanes(client redis.UniversalClient, h *hurry) *lanes {
-	count := 1
-	if _, ok := client.(*redis.ClusterClient); ok {
-		count = clusterLanes
-	}
+// newLanes returns count lanes, in which calls wait for others like them as long as patience says.
+func newLanes(client redis.UniversalClient, h *hurry, count int, patience time.Duration) *lanes {
 	l := &lanes{client: client, queues: make([]chan *call, count), hurry: h}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	for i := range l.queues {
-		l.queues[i] = make(chan *call, laneQueue)
-		l.lanes.Go(func() { l.work(l.queues[i]) })
+		l.queues[i] = make(chan *call, queueLength/count)
+		l.lanes.Go(func() { l.work(l.queues[i], patience) })
 	}
 	return l
 }
@@ -171,10 +169,8 @@ func (l *lanes) close() {
 	l.cancel()
 }
 
-func (l *lanes) work(queue <-chan *call) {
-	collector := &batch.Collector[*call]{
-		Queue: queue, Size: (*call).weight, Limit: pipelineBytes, Patience: lanePatience,
-	}
+func (l *lanes) work(queue <-chan *call, patience time.Duration) {
+	collector := &batch.Collector[*call]{Queue: queue, Size: (*call).weight, Limit: pipelineBytes, Patience: patience}
 	var kept []*call
 	for {
 		calls, open := next(collector, kept)
@@ -225,7 +221,7 @@ func (l *lanes) send(calls []*call, mayKeep bool) (kept []*call) {
 		case c.done != nil:
 			c.done <- err
 		case err == nil:
-		case mayKeep && len(kept) < keptCalls && size+c.size <= keptBytes && c.keep():
+		case mayKeep && len(kept) < keptCalls/len(l.queues) && size+c.size <= keptBytes/len(l.queues) && c.keep():
 			kept, size = append(kept, c), size+c.size
 		default:
 			c.failed(err)

@@ -31,7 +31,7 @@ func (m mailbox) run(script *script, args ...any) *command {
 // Append implements [store.Mailboxes]. All mailboxes are done in one round trip, which is shared with other calls.
 //
 // If it finds that a part of them had the message, with an earlier time, it gives that time to the others too: for a
-// moment they have had the later one.
+// moment they have had the later one, with which they were announced.
 func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, error) {
 	if err := post.Validate(); err != nil {
 		return store.Receipt{}, err
@@ -76,10 +76,10 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 	receipt := store.Receipt{
 		ID: post.ID, Offsets: make([]store.Offset, len(post.To)), Announced: make([]bool, len(post.To)), Duplicate: true,
 	}
-	offsets, times, added := make([]store.Offset, len(commands)), make([]int64, len(commands)), make([]bool, len(commands))
+	offsets, times, announced := make([]store.Offset, len(commands)), make([]int64, len(commands)), make([]bool, len(commands))
 	for i, c := range commands {
 		reply, _ := c.Val().(string)
-		offset, when, known, ok := parseAppended(reply)
+		offset, when, known, ok := parseAppended(strings.TrimSuffix(reply, "!"))
 		if !ok {
 			return store.Receipt{}, errReply
 		}
@@ -88,11 +88,12 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 		}
 		offsets[i], times[i] = offset, when
 		receipt.Duplicate = receipt.Duplicate && known
-		added[i] = !known
+		// One that is there with this very time is of an attempt whose reply was lost on the way to the client library.
+		announced[i] = (!known || when == at) && !strings.HasSuffix(reply, "!")
 	}
 	for i, place := range places {
 		receipt.Offsets[i] = offsets[place]
-		receipt.Announced[i] = added[place] && post.To[i].Announcement != nil
+		receipt.Announced[i] = announced[place] && post.To[i].Announcement != nil
 	}
 	first := slices.Min(times)
 	receipt.At = time.UnixMilli(first).UTC()

@@ -109,7 +109,11 @@ func Open(ctx context.Context, client redis.UniversalClient, opts Options) (*Sto
 		s.cancel()
 		return nil, err
 	}
-	s.writes, s.reads = newLanes(client, s.hurry), newLanes(client, s.hurry)
+	writers := 1
+	if _, cluster := client.(*redis.ClusterClient); cluster {
+		writers = manyLanes
+	}
+	s.writes, s.reads = newLanes(client, s.hurry, writers, writePatience), newLanes(client, s.hurry, manyLanes, 0)
 	s.background.Go(s.presence.keep)
 	s.background.Go(s.presence.mend)
 	if opts.Reconcile > 0 {
