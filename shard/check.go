@@ -90,8 +90,12 @@ func (s *Shard) check(ctx context.Context, app string, streams []position) error
 	})
 }
 
-// Watch runs Check every so often, and once for each value on now, in a goroutine that ends when the pool stops.
-// It reports what fails to failed.
+// retriesIn is how many times sooner than usual a check is made again that failed: what was missed while the store was away
+// is wanted soon after it is back.
+const retriesIn = 10
+
+// Watch runs Check every so often, and once for each value on now, in a goroutine that ends when the pool stops. One that
+// fails is reported to failed, and made again a tenth of that time later.
 func (p *Pool) Watch(every time.Duration, now <-chan struct{}, failed func(error)) {
 	p.running.Go(func() {
 		ticker := time.NewTicker(every)
@@ -103,9 +107,12 @@ func (p *Pool) Watch(every time.Duration, now <-chan struct{}, failed func(error
 			case <-ticker.C:
 			case <-now:
 			}
+			next := every
 			if err := p.Check(p.ctx); err != nil && p.ctx.Err() == nil {
 				failed(err)
+				next /= retriesIn
 			}
+			ticker.Reset(next)
 		}
 	})
 }

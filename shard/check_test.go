@@ -63,6 +63,28 @@ func TestCheckFindsLostMail(t *testing.T) {
 	})
 }
 
+// A check that fails is not left until the next is due.
+func TestCheckIsMadeAgain(t *testing.T) {
+	mailTest(t, func(t *testing.T, p *Pool, b *fakeBox) {
+		now := make(chan struct{}, 1)
+		failures := 0
+		p.Watch(10*time.Second, now, func(error) { failures++ })
+		_, w := device(t, p, "s", b, store.Offset{})
+		synctest.Wait()
+		b.appendN(3)
+		b.mu.Lock()
+		b.failing = 2
+		b.mu.Unlock()
+		now <- struct{}{}
+		time.Sleep(2*time.Second + gapGrace + time.Millisecond)
+		synctest.Wait()
+		expect(t, "after the third try", w.texts(), offsets(1, 1, 3))
+		if failures != 2 {
+			t.Errorf("%d failures, want 2", failures)
+		}
+	})
+}
+
 // A mailbox that began anew unheard is followed into its new life.
 func TestCheckFindsANewLife(t *testing.T) {
 	mailTest(t, func(t *testing.T, p *Pool, b *fakeBox) {
