@@ -272,6 +272,17 @@ func (c *crowd) settle(ctx context.Context) (*History, error) {
 	if c.database != nil {
 		c.judgePresence(ctx, "everybody is there", presenceWithin, c.everybody())
 	}
+	// What no device has been given yet, its user's devices still have to be.
+	for _, u := range c.users {
+		_, session := u.session()
+		box, err := readMailbox(ctx, c.url(), session)
+		if err != nil {
+			return nil, fmt.Errorf("read the mailbox of %s: %w", u.name, err)
+		}
+		for _, given := range box {
+			u.saw(given.Seq)
+		}
+	}
 	settled := func() bool {
 		return !slices.ContainsFunc(c.deviceList(), func(d *device) bool { return !d.settled() })
 	}
