@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 
 	"parley/shard"
-	"parley/store"
 )
 
 // Fanout delivers to every socket concerned, wherever it is connected. All methods are safe for concurrent
@@ -19,9 +18,6 @@ type Fanout interface {
 	// Deliver wakes the followers of mailboxes with entries that are in the store already. Those of one message are best
 	// handed in together: other processes are told of them at once.
 	Deliver(ctx context.Context, mails ...shard.Mail) error
-	// Announcement returns what other processes are to be told of an entry that is about to be stored, for the store to tell
-	// them at once and in place of Deliver. Mail encodes the entry at an offset. It returns nil if Deliver has to do it.
-	Announcement(mail func(store.Offset) shard.Mail) *store.Announcement
 	// Join puts the selected sockets into rooms.
 	Join(ctx context.Context, sel shard.Selector, rooms []string) error
 	// Leave takes the selected sockets out of rooms.

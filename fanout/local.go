@@ -6,7 +6,6 @@ import (
 
 	"parley/registry"
 	"parley/shard"
-	"parley/store"
 )
 
 // App is what a fan-out asks of the socket behind a registry entry.
@@ -39,9 +38,6 @@ func (l *Local) Deliver(ctx context.Context, mails ...shard.Mail) error {
 	}
 	return errs
 }
-
-// Announcement implements Fanout. There is nobody to be told.
-func (l *Local) Announcement(func(store.Offset) shard.Mail) *store.Announcement { return nil }
 
 // Join implements Fanout. It returns when the sockets have joined.
 func (l *Local) Join(ctx context.Context, sel shard.Selector, rooms []string) error {

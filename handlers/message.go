@@ -97,21 +97,20 @@ func (c *Chat) privateMessage(ctx context.Context, s *socketio.Socket, r message
 	if post.ID == "" {
 		post.ID = randomID(10)
 	}
-	many := len(post.To)
-	if r.To == s.User() {
-		many = 1 // a note to oneself is stored once
-	}
-	announce(c.namespace, &post, many)
 	stored, err := c.store.Append(ctx, post)
 	if err != nil {
 		return nil, storeError(err)
+	}
+	many := len(post.To)
+	if r.To == s.User() {
+		many = 1 // a note to oneself is stored once
 	}
 	for _, to := range post.To[:many] {
 		if e := c.introduce(ctx, to.Box.User, to.Peer); e != nil {
 			err = errors.Join(err, e)
 		}
 	}
-	if e := deliver(ctx, c.namespace, c.store, &post, stored, many); e != nil {
+	if e := deliver(ctx, c.namespace, c.store, post, stored, many); e != nil {
 		err = errors.Join(err, e)
 	}
 	if err != nil {

@@ -204,7 +204,7 @@ func (n *Notify) dispatch(ctx context.Context, r notifyRequest, event, text stri
 			n.log.Warn().Err(err).Str("uid", user).Msg("a notification did not reach the older processes")
 		}
 	}
-	if err := deliver(ctx, n.namespace, n.store, &post, stored, 1); err != nil {
+	if err := deliver(ctx, n.namespace, n.store, post, stored, 1); err != nil {
 		// It is stored; the next entry, or the client's return, brings it.
 		n.log.Warn().Err(err).Str("uid", user).Msg("a stored notification was not delivered at once")
 	}

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"parley/metrics"
-	"parley/socketio"
 	"parley/store"
 )
 
@@ -466,7 +465,7 @@ func TestC18(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = f.server.Of("/").Deliver(context.Background(), socketio.Delivery{Box: b, Entry: store.Entry{Offset: r.Offsets[0], At: r.At, Data: data}})
+		err = f.server.Of("/").Deliver(context.Background(), b, store.Entry{Offset: r.Offsets[0], At: r.At, Data: data})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -74,38 +74,34 @@ func (n *Namespace) mails(ctx context.Context, box store.Box, after store.Offset
 	}
 	mails := make([]shard.Mail, len(entries))
 	for i, e := range entries {
-		var err error
-		if mails[i], _, _, err = n.encodeMail(box, e); err != nil {
-			mails[i] = n.pass(box, e, err)
-		}
+		mails[i] = n.encodeMail(box, e, false)
 	}
 	return mails, nil
 }
 
-// encodeMail encodes an entry with its offset as the last argument, and returns the event that it is.
-func (n *Namespace) encodeMail(box store.Box, e store.Entry) (m shard.Mail, event string, args []any, err error) {
-	m = shard.Mail{Box: box, Offset: e.Offset, Origin: e.Origin}
-	if event, args, err = n.mailEvent(e); err == nil {
-		m.Message, err = n.encodeAt(event, args, e.Offset.String())
+// encodeMail encodes an entry with its offset as the last argument. One that can't be an event must not keep
+// back those behind it: clients get an event without a name instead, which brings them its offset alone.
+func (n *Namespace) encodeMail(box store.Box, e store.Entry, fresh bool) shard.Mail {
+	m := shard.Mail{Box: box, Offset: e.Offset, Origin: e.Origin}
+	offset := e.Offset.String()
+	event, args, err := n.mailEvent(e)
+	if err == nil {
+		m.Message, err = n.encodeAt(event, args, offset)
 	}
-	return m, event, args, err
-}
-
-// pass returns mail that brings clients only its offset, with an event without a name. An entry that can't be an event must
-// not keep back those behind it.
-func (n *Namespace) pass(box store.Box, e store.Entry, err error) shard.Mail {
-	n.server.log.Error().Err(err).Str("ns", n.name).Str("app", box.App).Stringer("offset", e.Offset).
-		Msg("a mailbox entry can't be an event, its readers skip it")
-	nameless := packet.Append(nil, &packet.Packet{Type: packet.Event, Namespace: n.name})
-	return shard.Mail{
-		Box: box, Offset: e.Offset, Origin: e.Origin,
-		Message: engineio.NewMessage(packet.AppendArg(nil, nameless, e.Offset.String())),
+	if err != nil {
+		n.server.log.Error().Err(err).Str("ns", n.name).Str("app", box.App).Stringer("offset", e.Offset).
+			Msg("a mailbox entry can't be an event, its readers skip it")
+		nameless := packet.Append(nil, &packet.Packet{Type: packet.Event, Namespace: n.name})
+		m.Message = engineio.NewMessage(packet.AppendArg(nil, nameless, offset))
+		return m
 	}
-}
-
-// forOthers adds what other processes need of the mail.
-func (n *Namespace) forOthers(m *shard.Mail) {
-	m.Namespace, m.Text, m.Attachments = n.name, withoutLast(m.Message.Text(), m.Offset.String()), m.Message.Attachments()
+	if fresh {
+		n.sent(event, args)
+		if n.server.shared() {
+			m.Namespace, m.Text, m.Attachments = n.name, withoutLast(m.Message.Text(), offset), m.Message.Attachments()
+		}
+	}
+	return m
 }
 
 // withoutLast returns the text of an event without its last argument.
@@ -125,57 +121,35 @@ func (n *Namespace) mailEvent(e store.Entry) (event string, args []any, err erro
 	return n.app.mail.Event(e)
 }
 
-// Announcement returns what tells other processes of an entry that is about to be appended to box, for store.Delivery. The
-// entry's offset is ignored: the event may have its number in it, but nothing that is computed from it. It is nil if that is
-// left to Deliver.
-func (n *Namespace) Announcement(box store.Box, e store.Entry) *store.Announcement {
+// Deliver wakes the followers of box with an entry that was appended to it. Entries may be handed in in any
+// order and more than once.
+func (n *Namespace) Deliver(ctx context.Context, box store.Box, e store.Entry) error {
 	if !n.server.shared() {
-		return nil
+		return n.server.pool.Deliver(ctx, n.encodeMail(box, e, true))
 	}
-	return n.server.fanout.Announcement(func(at store.Offset) shard.Mail {
-		e.Offset = at
-		m, _, _, err := n.encodeMail(box, e)
-		if err == nil {
-			n.forOthers(&m)
-		}
-		return m
-	})
+	return n.server.fanout.Deliver(ctx, n.encodeMail(box, e, true))
 }
 
 // Delivery is an entry that was appended to a mailbox.
 type Delivery struct {
-	Box       store.Box
-	Entry     store.Entry
-	Announced bool // other processes have been told of it (see store.Receipt)
+	Box   store.Box
+	Entry store.Entry
 }
 
-// Deliver wakes the followers of mailboxes with entries that were appended to them. Entries may be handed in in any
-// order and more than once. Those of one message are best handed in together: other processes are told of all at once.
-func (n *Namespace) Deliver(ctx context.Context, all ...Delivery) (err error) {
+// DeliverAll is Deliver for the entries of one message. Other processes are told of all of them at once, which costs little
+// more than one.
+func (n *Namespace) DeliverAll(ctx context.Context, all ...Delivery) (err error) {
 	if !n.server.shared() {
 		for _, d := range all {
-			err = errors.Join(err, n.server.pool.Deliver(ctx, n.fresh(d)))
+			err = errors.Join(err, n.Deliver(ctx, d.Box, d.Entry))
 		}
 		return err
 	}
 	mails := make([]shard.Mail, len(all))
 	for i, d := range all {
-		mails[i] = n.fresh(d)
+		mails[i] = n.encodeMail(d.Box, d.Entry, true)
 	}
 	return n.server.fanout.Deliver(ctx, mails...)
-}
-
-// fresh encodes what nobody here was given yet.
-func (n *Namespace) fresh(d Delivery) shard.Mail {
-	m, event, args, err := n.encodeMail(d.Box, d.Entry)
-	if err != nil {
-		return n.pass(d.Box, d.Entry, err)
-	}
-	n.sent(event, args)
-	if n.server.shared() && !d.Announced {
-		n.forOthers(&m)
-	}
-	return m
 }
 
 // EmitAt emits an event that brings the client up to an offset: a snapshot, say, that contains all mail up to

@@ -101,7 +101,7 @@ func (m *mailServer) append(user, origin, id, data string) store.Entry {
 func (m *mailServer) deliver(user string, entries ...store.Entry) {
 	m.t.Helper()
 	for _, e := range entries {
-		check(m.t, m.n.Deliver(m.t.Context(), socketio.Delivery{Box: store.Box{App: app, User: user}, Entry: e}))
+		check(m.t, m.n.Deliver(m.t.Context(), store.Box{App: app, User: user}, e))
 	}
 }
 

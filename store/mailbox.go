@@ -36,17 +36,6 @@ type Delivery struct {
 	Box  Box
 	Peer string // see Entry
 	Sent bool   // the owner of the mailbox is the sender; of a mailbox that occurs twice, the first says so
-
-	// Announcement is published when the entry is added, by a store that can; see Receipt.Announced. May be nil.
-	Announcement *Announcement
-}
-
-// Announcement tells other processes of an entry, on a channel of a publish and subscribe service that is the store too. It
-// is MessagePack, in parts, as the entry's offset is not known ahead of time: the number comes between the first two and
-// between the last two, the epoch in the middle.
-type Announcement struct {
-	Channel string
-	Parts   [4]string
 }
 
 // Receipt is what the sender of a [Post] learns.
@@ -56,13 +45,7 @@ type Receipt struct {
 	Offsets []Offset  // parallel to Post.To
 	// Duplicate is true when all mailboxes had the message already: the post was a retry that changed nothing.
 	Duplicate bool
-	// Announced is parallel to Post.To, or nil if nothing was: true where the entry was added by this call, and its
-	// announcement published with it.
-	Announced []bool
 }
-
-// WasAnnounced tells whether the entry of delivery i was announced.
-func (r *Receipt) WasAnnounced(i int) bool { return i < len(r.Announced) && r.Announced[i] }
 
 // Conversation is the newest part of what a mailbox holds of one peer.
 type Conversation struct {

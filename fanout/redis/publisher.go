@@ -56,7 +56,6 @@ type publisher struct {
 	fanout *Fanout
 	queue  chan publication
 	bytes  atomic.Int64  // of what is in the queue
-	count  atomic.Int64  // of messages that were taken and of which Redis has not answered
 	away   atomic.Bool   // the last pipeline failed
 	lost   atomic.Bool   // others were not told something, and do not know that yet
 	told   time.Time     // when they were last told that; the goroutine's
@@ -128,19 +127,14 @@ func (p *publisher) offer(m publication) bool {
 		return false
 	}
 	p.bytes.Add(int64(len(m.body)))
-	p.count.Add(1)
 	select {
 	case p.queue <- m:
 		return true
 	default:
 		p.bytes.Add(-int64(len(m.body)))
-		p.count.Add(-1)
 		return false
 	}
 }
-
-// idle tells whether all that was handed in has been published, or lost.
-func (p *publisher) idle() bool { return p.count.Load() == 0 }
 
 // run publishes until the fan-out is closed.
 func (p *publisher) run() {
@@ -173,7 +167,6 @@ func (p *publisher) run() {
 
 // send publishes a batch, and reports whether Redis answered as far as it was asked.
 func (p *publisher) send(messages []publication) bool {
-	defer p.count.Add(-int64(len(messages)))
 	f := p.fanout
 	ctx, cancel := context.WithTimeout(f.ctx, pipelineTimeout)
 	defer cancel()
@@ -279,7 +272,6 @@ func (p *publisher) abandon() {
 	for {
 		select {
 		case m := <-p.queue:
-			p.count.Add(-1)
 			p.fanout.metrics.Count(metrics.BusDropped, "not published")
 			m.finish(ErrUnavailable)
 		default:

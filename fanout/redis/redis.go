@@ -119,7 +119,6 @@ type Fanout struct {
 	spaces     spaces
 	links      links
 	publisher  *publisher
-	standIn    standIn
 	echoes     atomic.Int64 // numbers them: what one connection asked for may arrive on the next
 	inbox      *inbox
 	pending    pending
@@ -162,7 +161,6 @@ func New(pool *shard.Pool, local *fanout.Local, host fanout.Host, o Options) (*F
 		f.protocol = classic{f, o.Key}
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
-	f.standIn = newStandIn()
 	f.publisher = newPublisher(f)
 	f.inbox = newInbox(f)
 	f.links = newLinks(f)

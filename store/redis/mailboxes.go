@@ -31,7 +31,7 @@ func (m mailbox) run(script *script, args ...any) *command {
 // Append implements [store.Mailboxes]. All mailboxes are done in one round trip, which is shared with other calls.
 //
 // If it finds that a part of them had the message, with an earlier time, it gives that time to the others too: for a
-// moment they have had the later one, with which they were announced.
+// moment they have had the later one.
 func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, error) {
 	if err := post.Validate(); err != nil {
 		return store.Receipt{}, err
@@ -45,8 +45,8 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 	at := max(post.At.UnixMilli(), 0)
 	key := messageKey(post.Sender, post.ID)
 
-	boxes := make([]mailbox, 0, 2) // a private message has two
-	commands := make([]*command, 0, 2)
+	var boxes []mailbox
+	var commands []*command
 	places := make([]int, len(post.To)) // of each delivery in commands
 	index := make(map[store.Box]int, len(post.To))
 	for i, to := range post.To {
@@ -61,11 +61,7 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 				written = "0"
 			}
 			boxes = append(boxes, m)
-			args := append(make([]any, 0, 10), key, at, head, written, restOfFacts(key, to, post.Origin))
-			if a := to.Announcement; a != nil {
-				args = append(args, a.Channel, a.Parts[0], a.Parts[1], a.Parts[2], a.Parts[3])
-			}
-			commands = append(commands, m.run(scriptAppend, args...))
+			commands = append(commands, m.run(scriptAppend, key, at, head, written, restOfFacts(key, to, post.Origin)))
 		}
 		places[i] = place
 	}
@@ -73,13 +69,11 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 		return store.Receipt{}, fmt.Errorf("append: %w", err)
 	}
 
-	receipt := store.Receipt{
-		ID: post.ID, Offsets: make([]store.Offset, len(post.To)), Announced: make([]bool, len(post.To)), Duplicate: true,
-	}
-	offsets, times, announced := make([]store.Offset, len(commands)), make([]int64, len(commands)), make([]bool, len(commands))
+	receipt := store.Receipt{ID: post.ID, Offsets: make([]store.Offset, len(post.To)), Duplicate: true}
+	offsets, times := make([]store.Offset, len(commands)), make([]int64, len(commands))
 	for i, c := range commands {
 		reply, _ := c.Val().(string)
-		offset, when, known, ok := parseAppended(strings.TrimSuffix(reply, "!"))
+		offset, when, known, ok := parseAppended(reply)
 		if !ok {
 			return store.Receipt{}, errReply
 		}
@@ -88,12 +82,9 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 		}
 		offsets[i], times[i] = offset, when
 		receipt.Duplicate = receipt.Duplicate && known
-		// One that is there with this very time is of an attempt whose reply was lost on the way to the client library.
-		announced[i] = (!known || when == at) && !strings.HasSuffix(reply, "!")
 	}
 	for i, place := range places {
 		receipt.Offsets[i] = offsets[place]
-		receipt.Announced[i] = announced[place] && post.To[i].Announcement != nil
 	}
 	first := slices.Min(times)
 	receipt.At = time.UnixMilli(first).UTC()

@@ -34,7 +34,7 @@ func newScript(names ...string) *script {
 }
 
 var (
-	scriptAppend = newScript("announce", "append_next", "mailbox", "append")
+	scriptAppend = newScript("append_next", "mailbox", "append")
 	scriptSettle = newScript("mailbox", "settle")
 	scriptTail   = newScript("mailbox", "tail")
 	scriptAfter  = newScript("mailbox", "after")

@@ -1,6 +1,6 @@
 -- Adds an entry unless it is there. ARGV 4 its key (who sent it, and the id), 5 at, 6 its data, up to the number if it
--- is to be written in, 7 whether it is ("1" or "0"), 8 the rest of its facts, from keyLength on, 9 to 13 as in
--- announce.lua. Returns epoch and number, and at if it was there; "!" if it was to be announced and was not.
+-- is to be written in, 7 whether it is ("1" or "0"), 8 the rest of its facts, from keyLength on. Returns epoch and number,
+-- and at if it was there.
 open(true)
 adopt()
 local key, at = ARGV[4], ARGV[5]
@@ -19,4 +19,4 @@ last, changed = last + 1, true
 adopt()
 trim()
 save(life)
-return epoch .. ' ' .. seq .. announce(epoch, last)
+return epoch .. ' ' .. seq

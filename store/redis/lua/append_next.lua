@@ -19,7 +19,7 @@ if not known[1] and known[2] and ARGV[7] == '1' then
           redis.call('PEXPIRE', KEYS[1], ARGV[1])
           redis.call('PEXPIRE', KEYS[2], ARGV[1])
         end
-        return string.sub(known[2], 1, space) .. seq .. announce(string.sub(known[2], 1, space - 1), number)
+        return string.sub(known[2], 1, space) .. seq
       end
       redis.call('RPOP', KEYS[1])
     end
