@@ -18,6 +18,10 @@ const (
 	foldTick  = time.Second // also the time between attempts after one that failed
 	// journalBytes bounds a turn of the journal. Senders wait while the tables are behind by that much.
 	journalBytes = 32 << 20
+	// messageBytes and deliveryBytes are what a message and each of its deliveries take besides what they say: somewhat
+	// more in memory, until they are folded, than in the journal.
+	messageBytes  = 160
+	deliveryBytes = 160
 )
 
 // posting is one Append that waits for its group.
@@ -25,7 +29,7 @@ type posting struct {
 	ctx        context.Context // it is not done when that is over
 	message    *logged
 	deliveries []delivery
-	size       int // bytes in the journal, roughly
+	size       int // bytes that it takes until it is folded, roughly
 	done       chan error
 }
 
@@ -49,7 +53,7 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 		post.At = s.opts.Now()
 	}
 	p := &posting{
-		ctx: ctx, size: len(post.Data) + len(post.ID) + len(post.Origin),
+		ctx: ctx, size: messageBytes + len(post.Data) + len(post.ID) + len(post.Origin),
 		message: &logged{
 			known: newMessageKey(post.Sender, post.ID), at: row.Millis(post.At),
 			id: post.ID, origin: post.Origin, data: bytes.Clone(post.Data), to: make([]loggedDelivery, 0, len(post.To)),
@@ -65,7 +69,7 @@ func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, err
 			n = len(p.deliveries)
 			seen[to.Box] = n
 			p.deliveries = append(p.deliveries, delivery{key: string(boxKey(to.Box)), peer: to.Peer, sent: to.Sent})
-			p.size += len(p.deliveries[n].key) + len(to.Peer)
+			p.size += deliveryBytes + len(p.deliveries[n].key) + len(to.Peer)
 		}
 		place[i] = n
 	}
@@ -160,12 +164,13 @@ func (a *appender) run() {
 			a.endStep(<-a.folded)
 		}
 	}
+	until := time.Now().Add(a.closeFor)
 	for range 2 { // what is being folded, and what came since
 		a.startFold()
-		for a.folded != nil {
+		for a.folded != nil && time.Now().Before(until) {
 			a.endStep(<-a.folded)
 		}
-	}
+	} // the writer still does a step that it has
 }
 
 // startFold starts to fold the active generation, or goes on where it failed, unless it is under way.
@@ -206,7 +211,7 @@ func (a *appender) endStep(err error) {
 	if a.fold = a.next; len(a.fold.order) > 0 {
 		a.startStep()
 	} else {
-		a.fold = nil
+		a.fold, a.next = nil, nil // the memory is free
 		a.mu.Lock()
 		a.folding = nil
 		a.mu.Unlock()
@@ -231,7 +236,9 @@ func (a *appender) appendGroup(group []*posting) {
 
 // writeMessages sets the answers of those that cannot be written, and returns an error if the others were not.
 func (a *appender) writeMessages(group []*posting, answers []error) error {
-	a.staged.clear()
+	a.numbering.Lock()
+	defer a.numbering.Unlock()
+	defer a.staged.clear() // at once: nobody knows when the next group comes
 	err := a.view(context.Background(), func(t *txn) error {
 		for i, p := range group {
 			if answers[i] = p.ctx.Err(); answers[i] == nil {

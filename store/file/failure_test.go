@@ -208,17 +208,25 @@ func TestStepsOfFold(t *testing.T) {
 func TestDiskFails(t *testing.T) {
 	for name, test := range map[string]struct {
 		err     error
+		sync    bool // it is the sync that fails
 		forever bool
 	}{
-		"full":   {syscall.ENOSPC, false},
-		"quota":  {syscall.EDQUOT, false},
-		"broken": {syscall.EIO, true},
+		"full":                 {syscall.ENOSPC, false, false},
+		"quota":                {syscall.EDQUOT, false, false},
+		"broken":               {syscall.EIO, false, true},
+		"full, said by sync":   {syscall.ENOSPC, true, true},
+		"quota, said by sync":  {syscall.EDQUOT, true, true},
+		"broken, said by sync": {syscall.EIO, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			s := open(t, dir, Options{})
 			post(t, s, message("1", "alice", "bob"))
-			s.journal.sync = func(*os.File) error { return test.err }
+			if test.sync {
+				s.journal.sync = func(*os.File) error { return test.err }
+			} else {
+				s.journal.writeAt = func(*os.File, []byte, int64) (int, error) { return 0, test.err }
+			}
 			_, err := s.Append(t.Context(), message("2", "alice", "bob"))
 			if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, test.err) {
 				t.Errorf("append: %v", err)
@@ -226,7 +234,7 @@ func TestDiskFails(t *testing.T) {
 			if found := ids(t, s, "bob"); len(found) != 1 {
 				t.Errorf("what was not acked is read: %v", found)
 			}
-			s.journal.sync = syncData
+			s.journal.sync, s.journal.writeAt = syncData, (*os.File).WriteAt
 			_, err = s.Append(t.Context(), message("3", "alice", "bob"))
 			if forever := errors.Is(err, store.ErrUnavailable); forever != test.forever {
 				t.Errorf("after the failure: %v", err)

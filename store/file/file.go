@@ -7,7 +7,8 @@
 // sync, and the disk gets one short write however many mailboxes there are. Every few seconds, another goroutine, the
 // writer, folds what the journal has into the tables of the bbolt file, in bounded steps, while the appender goes on in
 // the other of two journal files. Until then the entries are also in memory, and readers see both: a snapshot of the
-// tables and the few entries beyond it. After a crash Open folds what the journal has.
+// tables and the few entries beyond it. Open folds what the journal has after a crash, or after a Close that had no time
+// to finish.
 //
 // The writer also takes all other changes, in groups with one transaction and sync each. Marks alone wait in memory until
 // the next second, and are lost in a crash. Presence is not kept on disk: when the process starts nobody is connected.
@@ -39,8 +40,9 @@
 // # When the disk fails
 //
 // What cannot be written fails with [store.ErrUnavailable]. When the disk is full or over quota, the next group is tried
-// as usual. After any other failure it is unknown what the disk holds, so the store refuses all writes until the process
-// starts again and reads what is there. A row that turns out to be damaged fails the requests that need it and no others.
+// as usual. After any other failure, and whenever a sync of the journal fails, it is unknown what the disk holds, so the
+// store refuses all writes until the process starts again and reads what is there. A row that turns out to be damaged
+// fails the requests that need it and no others.
 package file
 
 import (
@@ -83,6 +85,7 @@ type Store struct {
 	path     string
 	db       *bbolt.DB
 	commit   func(*bbolt.Tx) error // replaced by tests
+	closeFor time.Duration         // closeTime, replaced by tests
 	postings chan *posting         // for the appender
 	queue    chan *request         // for the writer
 	journal  *journal              // the appender's
@@ -91,6 +94,9 @@ type Store struct {
 
 	closing sync.RWMutex // held for reading while sending to a queue, and to close them
 	closed  bool         // guarded by closing
+
+	// numbering is held by the appender while it has looked up mailboxes for a group that it has not published.
+	numbering sync.Mutex
 
 	mu      sync.RWMutex // held by the appender to change these two and what is in them
 	active  *generation  // of the turn that is being written
@@ -109,6 +115,8 @@ const (
 	defaultLockTimeout = time.Second
 	// queueLength bounds what waits while a group is written. Those beyond it wait their turn.
 	queueLength = 1024
+	// closeTime is how long Close goes on folding. What is left then is for the next Open.
+	closeTime = 5 * time.Second
 )
 
 // The buckets of the file.
@@ -155,6 +163,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		path:     path,
 		db:       db,
 		commit:   (*bbolt.Tx).Commit,
+		closeFor: closeTime,
 		postings: make(chan *posting, queueLength),
 		queue:    make(chan *request, queueLength),
 		marks:    marks{seed: maphash.MakeSeed(), waiting: map[markPlace]waitingMark{}},

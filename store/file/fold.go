@@ -75,7 +75,8 @@ func (t *txn) foldBox(r *recent, start, end int) error {
 		return err
 	}
 	if !ok || b.epoch < r.epoch {
-		b = mailbox{epoch: r.epoch, first: 1}
+		// One that is not new was lost: what is left of it starts here.
+		b = mailbox{epoch: r.epoch, first: r.entries[start].seq}
 		if err := t.makeBox(r); err != nil {
 			return err
 		}
@@ -193,7 +194,9 @@ func (s *Store) replay(turns []turnOf) error {
 		var f *fold
 		err := s.view(context.Background(), func(t *txn) error {
 			g, err := t.regenerate(turn)
-			f = newFold(g)
+			if err == nil {
+				f = newFold(g)
+			}
 			return err
 		})
 		if err != nil {
@@ -226,7 +229,7 @@ func (t *txn) regenerate(turn turnOf) (*generation, error) {
 					return nil, err
 				}
 				if !ok || b.epoch < d.epoch {
-					b = mailbox{epoch: d.epoch, first: 1}
+					b = mailbox{epoch: d.epoch, first: d.seq, last: d.seq - 1} // as foldBox has it
 				}
 				if b.epoch > d.epoch || b.last >= d.seq {
 					continue

@@ -40,12 +40,19 @@ type journal struct {
 	turn  uint64
 	at    int64 // where the next frame goes
 	frame []byte
-	sync  func(*os.File) error // replaced by tests
+	// Replaced by tests.
+	writeAt func(f *os.File, data []byte, at int64) (int, error)
+	sync    func(*os.File) error
 }
+
+// syncError means that the journal was written, but may or may not be on disk.
+type syncError struct{ error }
+
+func (e syncError) Unwrap() error { return e.error }
 
 // openJournal opens the two files, making them if they are missing, for that turn.
 func openJournal(dir string, turn uint64) (*journal, error) {
-	j := &journal{turn: turn, sync: syncData}
+	j := &journal{turn: turn, writeAt: (*os.File).WriteAt, sync: syncData}
 	for i := range uint64(2) {
 		f, err := os.OpenFile(filepath.Join(dir, journalName(i)), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
@@ -82,12 +89,13 @@ func (j *journal) reserve(size int64) error {
 		return nil
 	}
 	zeros := make([]byte, size-*have+growBytes)
-	n, err := j.files[j.turn%2].WriteAt(zeros, *have)
+	n, err := j.writeAt(j.files[j.turn%2], zeros, *have)
 	*have += int64(n)
 	return err
 }
 
-// write makes a frame of the messages durable. After an error the next frame takes its place.
+// write makes a frame of the messages durable. After an error the next frame takes its place, but not after a
+// [syncError]: then the frame is whole, and would be read if the next one went to another turn.
 func (j *journal) write(messages []*logged) error {
 	j.frame = append(j.frame[:0], make([]byte, frameHeaderBytes)...)
 	for _, m := range messages {
@@ -101,11 +109,11 @@ func (j *journal) write(messages []*logged) error {
 	if err := j.reserve(j.at + int64(len(j.frame))); err != nil {
 		return err
 	}
-	if _, err := f.WriteAt(j.frame, j.at); err != nil {
+	if _, err := j.writeAt(f, j.frame, j.at); err != nil {
 		return err
 	}
 	if err := j.sync(f); err != nil {
-		return err
+		return syncError{err}
 	}
 	j.at += int64(len(j.frame))
 	if cap(j.frame) > groupBytes {

@@ -9,7 +9,7 @@ type generation struct {
 	boxes map[string]*recent // by the key of the mailbox, its latest incarnation
 	order []*recent          // all of them, in the order in which they came
 	known map[copyKey]uint64 // the latest number of each message in each mailbox
-	bytes int                // in the journal, roughly
+	bytes int                // that all this takes, roughly
 }
 
 func newGeneration(turn uint64) *generation {

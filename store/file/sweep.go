@@ -13,7 +13,8 @@ import (
 const sweepRows = 512
 
 // sweepGrace is how long a mailbox stays in the tables after it has expired, which nobody sees. An entry that came just
-// before is in the tables by then, and so the mailbox has not expired after all.
+// before is nearly always in the tables by then, and so the mailbox has not expired after all. When the machine was
+// asleep, or the disk was full, it is still in the journal.
 const sweepGrace = time.Minute
 
 // setExpiry notes when to see whether a mailbox that was touched then has expired. Appends do not move the note: a
@@ -60,6 +61,10 @@ func (t *txn) sweep(limit int) (more bool, err error) {
 }
 
 func (t *txn) sweepMail(limit int) (more bool, err error) {
+	if key, _, err := t.expiryDue(); err != nil || key == nil {
+		return false, err
+	}
+	t.awaitGroup()
 	for limit > 0 {
 		key, boxKey, err := t.expiryDue()
 		if err != nil || key == nil {
@@ -74,6 +79,13 @@ func (t *txn) sweepMail(limit int) (more bool, err error) {
 	return true, nil
 }
 
+// awaitGroup waits for the group that the appender has numbered but not published yet, which may have something for a
+// mailbox that has expired since. Groups that come later find that it has expired.
+func (t *txn) awaitGroup() {
+	t.numbering.Lock()
+	defer t.numbering.Unlock()
+}
+
 // expire does what a note is due for: it makes a new one if the mailbox is still in use; otherwise it removes up to
 // limit rows of the mailbox, and the note after the last. It returns the number of rows that it changed.
 func (t *txn) expire(key, boxKey []byte, limit int) (n int, err error) {
@@ -84,11 +96,13 @@ func (t *txn) expire(key, boxKey []byte, limit int) (n int, err error) {
 		if err := t.readHead(&b); err != nil {
 			return 0, err
 		}
-		if !t.expired(b.touched + sweepGrace.Milliseconds()) {
+		journaled := t.inJournal(boxKey, &b)
+		if journaled || !t.expired(b.touched+sweepGrace.Milliseconds()) {
 			if err := notes.Delete(key); err != nil {
 				return 0, err
 			}
-			return 2, t.setExpiry(epoch, b.touched, boxKey)
+			// If it has expired in the journal, it is looked at again when it may have been folded.
+			return 2, t.setExpiry(epoch, max(b.touched, t.now-t.opts.MessageTTL.Milliseconds()), boxKey)
 		}
 		if err := t.boxes.Delete(boxKey); err != nil {
 			return 0, err
@@ -106,6 +120,18 @@ func (t *txn) expire(key, boxKey []byte, limit int) (n int, err error) {
 		return n + 1, notes.Delete(key)
 	}
 	return n, nil
+}
+
+// inJournal reports whether the journal has entries of b beyond those in the tables. If so, it sets when b was touched.
+func (t *txn) inJournal(boxKey []byte, b *mailbox) (found bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, g := range [...]*generation{t.active, t.folding} {
+		if r := g.box(string(boxKey)); r != nil && r.epoch == b.epoch && r.last > b.last {
+			b.touched, found = max(b.touched, r.touched), true
+		}
+	}
+	return found
 }
 
 // rowsOf returns the keys of a mailbox's rows in the mail bucket, at most limit.

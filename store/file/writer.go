@@ -216,7 +216,8 @@ func (s *Store) tryGroup(group []*request, answers []error) (failed int, err err
 // unwritten returns what to tell those whose group was not written. Unless it was for want of room, it ends all
 // writing: after a failed sync nobody knows what is on disk, until it is read again.
 func (s *Store) unwritten(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	_, unsynced := errors.AsType[syncError](err)
+	if !unsynced && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
 		return fmt.Errorf("write %s: make room on the disk: %w: %w", s.path, err, store.ErrUnavailable)
 	}
 	err = fmt.Errorf("write %s: check the disk, then restart: %w: %w", s.path, err, store.ErrUnavailable)
