@@ -1,6 +1,7 @@
 // A thousand people and ten thousand messages: nothing jumps, and no frame takes long.
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { loadavg } from "node:os";
 import { after, before, it } from "node:test";
 
@@ -26,14 +27,38 @@ function connect(auth) {
 const text = (i) => `message ${i}${i % 7 === 0 ? " with a few more words, so that it takes more than one line where the window is not very wide" : ""}${i % 31 === 0 ? "\nand another line" : ""}`;
 
 // Sends n messages to a user, in their order.
-async function fill(from, to, n) {
+async function fill(from, to, n, content = text) {
   const { socket } = await connect({ username: from });
   for (let i = 0; i < n; i += 250) {
-    const answers = Array.from({ length: Math.min(250, n - i) }, (_, j) => socket.emitWithAck("private message", { content: text(i + j), to, id: String(i + j) }));
+    const answers = Array.from({ length: Math.min(250, n - i) }, (_, j) => socket.emitWithAck("private message", { content: content(i + j), to, id: String(i + j) }));
     for (const answer of await Promise.all(answers)) assert.ok(answer.seq, JSON.stringify(answer));
   }
   return socket;
 }
+
+// Runs in the page: counts the frames that it asks for, and the rows that come and go.
+function watchFrames() {
+  const ask = window.requestAnimationFrame.bind(window);
+  window.asked = 0;
+  window.requestAnimationFrame = (f) => (window.asked++, ask(f));
+  addEventListener("DOMContentLoaded", () => new MutationObserver(() => window.asked++).observe(document.querySelector("#messages"), { childList: true }));
+  // Waits until nothing has been asked for or changed in so many frames.
+  window.quiet = (frames) => new Promise((resolve) => {
+    let [before, n] = [window.asked, 0];
+    const next = () => {
+      n = window.asked === before ? n + 1 : 0;
+      before = window.asked;
+      if (n < frames) ask(next);
+      else resolve();
+    };
+    ask(next);
+  });
+}
+
+const rests = ({ page }, what) => Promise.race([
+  page.evaluate(() => window.quiet(20)),
+  once(AbortSignal.timeout(15_000), "abort").then(() => assert.fail(`${what}: does not come to rest`)),
+]);
 
 // Turns the wheel over something until done.
 async function turn(page, selector, delta, done) {
@@ -148,6 +173,93 @@ export function history() {
     await page.getByRole("button", { name: "New messages" }).click();
     await reader.unread(writer, 0);
     await page.locator(".text", { hasText: "something new" }).waitFor();
+  });
+
+  it("comes to rest, however small the letters and large the window, and however high the rows", async () => {
+    const reader = await Device.signIn("idler", { url: server.url, viewport: { width: 1280, height: 1300 }, init: (context) => context.addInitScript(watchFrames) });
+    const { page } = reader;
+    const { userID } = await page.evaluate(() => JSON.parse(localStorage.getItem("parley/session")));
+    const { socket } = await connect({ username: "silent" });
+    await reader.choose("silent");
+    await rests(reader, "an empty conversation");
+
+    await fill("terse", userID, 1000, (i) => `short ${i}`);
+    await fill("verbose", userID, 60, (i) => `line ${i}\n`.repeat(20));
+    for (const [name, size] of [["terse", 6], ["terse", 9], ["terse", 12], ["terse", 16], ["terse", 40], ["verbose", 40]]) {
+      await page.evaluate((size) => (document.documentElement.style.fontSize = `${size}px`), size);
+      await reader.choose(name);
+      const what = `${name}, ${size} px`;
+      await rests(reader, `${what}, at the end`);
+      // Up, until the end is no longer in the document.
+      await page.evaluate(async () => {
+        const scroll = document.querySelector("#scroll");
+        const last = () => document.querySelector("#messages").lastChild.message;
+        const newest = last();
+        for (let i = 0; i < 600 && last() === newest; i++) {
+          scroll.scrollTop -= scroll.clientHeight / 4;
+          await new Promise(requestAnimationFrame);
+        }
+      });
+      await rests(reader, `${what}, in the middle`);
+      const there = await page.evaluate(() => {
+        const { scrollTop, scrollHeight, clientHeight } = document.querySelector("#scroll");
+        return { above: scrollTop / clientHeight, below: (scrollHeight - scrollTop - clientHeight) / clientHeight, rows: document.querySelectorAll(".row").length };
+      });
+      assert.ok(there.above >= 1.5 && there.below >= 1.5 && there.rows < 600, `${what}: ${JSON.stringify(there)}`);
+      await reader.choose("silent");
+    }
+    socket.disconnect();
+  });
+
+  it("takes away no row in view for one that is written, and no longer says where the conversation begins further down", async () => {
+    const reader = await Device.signIn("tall", { url: server.url, viewport: { width: 1280, height: 2600 }, init: (context) => context.addInitScript(watchFrames) });
+    const { page } = reader;
+    const { userID } = await page.evaluate(() => JSON.parse(localStorage.getItem("parley/session")));
+    await fill("pen pal", userID, 600, (i) => `short ${i}`);
+    await reader.choose("pen pal");
+    await rests(reader, "the end");
+    const gone = page.evaluate(() => new Promise((resolve) => {
+      let n = 0;
+      new MutationObserver((changes) => {
+        for (const { removedNodes, addedNodes } of changes) {
+          n += removedNodes.length;
+          if ([...addedNodes].some((row) => row.message.content === "mine")) setTimeout(() => resolve(n));
+        }
+      }).observe(document.querySelector("#messages"), { childList: true });
+    }));
+    await reader.write("mine");
+    assert.ok((await gone) <= 1, `${await gone} rows were taken away`);
+
+    const top = (down) => turn(page, "#scroll", down ? 900 : -900, () => page.evaluate((down) => /begins/.test(document.querySelector("#top").textContent) !== down, down));
+    await top(false);
+    await top(true);
+    assert.notEqual(await page.locator(".text").first().textContent(), "short 0");
+  });
+
+  it("leaves the focus where it is while others move in the list", async () => {
+    const names = Array.from({ length: 25 }, (_, i) => `a${String(i).padStart(2, "0")}`);
+    const reader = await Device.signIn("focused", { url: server.url });
+    const { page } = reader;
+    const { userID } = await page.evaluate(() => JSON.parse(localStorage.getItem("parley/session")));
+    const place = () => page.evaluate(() => [...document.querySelectorAll("#talks .person")].indexOf(document.activeElement));
+    const writers = [];
+    for (const name of names) writers.push(await fill(name, userID, 1));
+    await reader.until("all of them", (n) => document.querySelectorAll("#talks .person").length === n, names.length);
+    // The last of the first part: whoever comes before it pushes it over the edge, and then it goes back.
+    await reader.person("a15").focus();
+    assert.equal(await place(), 9);
+    await page.evaluate(() => {
+      window.lost = 0;
+      document.activeElement.addEventListener("blur", () => window.lost++);
+    });
+    for (const [i, want] of [[0, 10], [1, 11], [20, 11], [15, 0], [3, 1], [4, 2]]) {
+      await writers[i].emitWithAck("private message", { content: "again", to: userID, id: `again ${i}` });
+      await reader.until(`the place ${want}`, (want) => [...document.querySelectorAll("#talks .person")].indexOf(document.activeElement) === want, want);
+    }
+    assert.equal(await page.evaluate(() => window.lost), 0, "the focus was never lost");
+    const order = await page.locator("#talks .name").allInnerTexts();
+    assert.deepEqual(order.slice(0, 6), ["a04", "a03", "a15", "a20", "a01", "a00"]);
+    assert.equal(new Set(order).size, names.length);
   });
 
   it("scrolls 1,000 people and 10,000 messages smoothly", async () => {

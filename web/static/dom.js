@@ -16,12 +16,14 @@ export function put(e, text) {
   if (e.textContent !== String(text)) e.textContent = text;
 }
 
-/** Makes nodes the children of parent, in order, touching as few as it can. */
+/** Makes nodes the children of parent, in order, touching as few as it can, and the one with the focus last of all. */
 export function sync(parent, nodes) {
   const wanted = new Set(nodes);
   for (const node of [...parent.childNodes]) if (!wanted.has(node)) node.remove();
   let at = parent.firstChild;
   for (const node of nodes) {
+    // It would lose the focus: those before it make way, and are put back.
+    if (node.parentNode === parent && node.contains(document.activeElement)) while (at !== node) (at = at.nextSibling).previousSibling.remove();
     if (node === at) at = at.nextSibling;
     else parent.insertBefore(node, at);
   }

@@ -106,7 +106,7 @@ export function draw() {
     fill(e, group.map(drawRow));
     e.parentNode.hidden = group.length === 0;
   }
-  // An element that is moved loses the focus.
+  // An element that is moved far loses the focus.
   if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
   dirty.clear();
   put(nobody, wanted && !list.querySelector("button") ? t.noMatch(search.value.trim()) : people.size === 1 ? t.alone : "");
@@ -114,9 +114,14 @@ export function draw() {
 }
 
 function fill(e, group) {
+  // The row with the focus stays in its part, or would be spoken again; unless that has come to stand far from there.
+  let at = group.findIndex((row) => row.contains(document.activeElement));
+  let its = [...e.children].indexOf(group[at]?.parentNode);
+  if (its < 0 || Math.abs(Math.floor(at / PART) - its) > 1) at = its = Infinity;
+  const edge = (i) => (i > its ? Math.max(i * PART, at + 1) : Math.min(i * PART, at));
   for (let i = 0; i * PART < group.length || e.children[i]; i++) {
     const part = e.children[i] ?? e.appendChild(element("div", "part"));
-    const some = group.slice(i * PART, (i + 1) * PART);
+    const some = group.slice(edge(i), edge(i + 1));
     sync(part, some);
     part.style.height = `${4 * some.length}rem`;
   }
@@ -130,7 +135,7 @@ function drawRow(person) {
       element("span", "last quiet"), element("span", "badge"), element("span", "sr"));
     button.tabIndex = -1;
     row = element("div", "", button);
-    row.role = "listitem";
+    row.setAttribute("role", "listitem");
     row.person = person;
     rows.set(person, row);
   }

@@ -43,7 +43,8 @@ let today = "";
 export function start() {
   scroll.addEventListener("scroll", scrolled, { passive: true });
   // Whatever changes its height (the window, the text that is written, a message that comes): the end stays in view.
-  const observer = new ResizeObserver(() => following && toEnd());
+  // Elsewhere it may bring an end of what is in the document near.
+  const observer = new ResizeObserver(() => (following ? toEnd() : more()));
   for (const e of [scroll, messages, typing]) observer.observe(e);
   latest.addEventListener("click", () => {
     toEnd();
@@ -122,7 +123,7 @@ function reset() {
 // Brings the document in line with what is wanted: what stays is not touched, and what is in view stays where it is.
 function show(wanted) {
   if (wanted.length === shown.length && wanted.every((m, i) => m === shown[i])) return;
-  const anchor = !following && inView()?.lastChild;
+  const anchor = !following && messages.children[rowAt(edges().top)]?.lastChild;
   const before = anchor && anchor.getBoundingClientRect().top;
   const stay = new Set(wanted);
   for (const message of shown) if (!stay.has(message)) rows.delete(message);
@@ -132,16 +133,17 @@ function show(wanted) {
   if (anchor?.isConnected) scroll.scrollTop += anchor.getBoundingClientRect().top - before;
 }
 
-// The first row in view. The browser is asked about few of them: they stand in order.
-function inView() {
-  const edge = scroll.getBoundingClientRect().top;
+const edges = () => scroll.getBoundingClientRect();
+
+// The first row that reaches below a height. The browser is asked about few of them: they stand in order.
+function rowAt(height) {
   let [from, to] = [0, shown.length];
   while (from < to) {
     const middle = (from + to) >> 1;
-    if (messages.children[middle].getBoundingClientRect().bottom > edge) to = middle;
+    if (messages.children[middle].getBoundingClientRect().bottom > height) to = middle;
     else from = middle + 1;
   }
-  return messages.children[from];
+  return from;
 }
 
 function makeRow(message) {
@@ -227,7 +229,8 @@ function toEnd() {
   if (!person) return;
   const was = following;
   following = true;
-  show(person.messages.slice(shown.at(-1) === person.messages.at(-1) ? -shown.length : -FIRST));
+  // What comes while the end is followed is drawn with the next frame, below what is there.
+  if (!was && shown.at(-1) !== person.messages.at(-1)) show(person.messages.slice(-FIRST));
   scroll.scrollTop = scroll.scrollHeight;
   if (!was) draw();
 }
@@ -243,9 +246,10 @@ function scrolled() {
   else more();
 }
 
-// Pixels below what is in view, and rows that are in the document at most: six screens of them.
+// Pixels below what is in view.
 const room = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight;
-const most = () => Math.max(80, scroll.clientHeight >> 3);
+// Rows that stay in the document when others come at the end: more than fill the view, and no fewer than step() needed.
+const most = () => Math.max(80, shown.length, scroll.clientHeight >> 3);
 
 // Looks once in a frame, when all that has moved is known, whether an end of what is in the document is near.
 function more() {
@@ -255,25 +259,25 @@ function more() {
   });
 }
 
-// Near an end of what is in the document: puts more there, from memory or else from the history, and takes as much away at
-// the other end.
+// Near an end of what is in the document: puts more there, from memory or else from the history, and takes away at the
+// other end what is far. Far is a screen further than near, however high the rows are: nothing goes that has to come back.
 function step() {
   const near = 1.5 * scroll.clientHeight;
-  const above = scroll.scrollTop < near;
-  const below = room() < near;
+  const far = 2.5 * scroll.clientHeight;
   const all = person.messages;
-  const first = all.indexOf(shown[0]);
+  const first = shown.length && all.indexOf(shown[0]);
+  // What is in the document is no longer here. It will be drawn anew.
+  if (first < 0) return;
   const end = first + shown.length;
-  if (above && first > 0) {
-    const from = Math.max(0, first - STEP);
-    show(all.slice(from, Math.min(end, from + most())));
-    drawTop();
-    more();
-  } else if (below && end < all.length) {
-    const to = Math.min(all.length, end + STEP);
-    show(all.slice(Math.max(first, to - most()), to));
-    more();
-  } else if (above && all.length + person.unread > 0) chat.older(person);
+  const above = scroll.scrollTop < near;
+  if (above && first > 0) show(all.slice(Math.max(0, first - STEP), Math.min(end, first + rowAt(edges().bottom + far) + 1)));
+  else if (room() < near && end < all.length) show(all.slice(first + rowAt(edges().top - far), end + STEP));
+  else {
+    if (above && all.length + person.unread > 0) chat.older(person);
+    return;
+  }
+  drawTop();
+  more();
 }
 
 // Tells above the conversation whether it begins there.
