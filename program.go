@@ -179,6 +179,14 @@ func (p *program) stop() error {
 	}
 	p.chat.Close()
 	relayed.Wait()
+	if p.cluster != nil {
+		// The others are told that the users here have gone, and clients everywhere ask again at once. What a proxy sends
+		// over a connection that it keeps must not meet the end of that: in this time they are used up (see parting).
+		select {
+		case <-time.After(partingTime):
+		case <-drain.Done():
+		}
+	}
 	err = errors.Join(err, p.stopServing())
 	close(p.stopped)
 	p.running.Wait()
@@ -187,6 +195,19 @@ func (p *program) stop() error {
 	}
 	p.stopKeys()
 	return err
+}
+
+// partingTime is how long a process that stops goes on to forward when its own connections are closed.
+const partingTime = 300 * time.Millisecond
+
+// parting has each reply of a process that stops be the last on its TCP connection, so that nobody keeps that for later.
+func (p *program) parting(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p.draining.Load() && r.Header.Get("Upgrade") == "" {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // stopServing ends the HTTP server, and with it what is forwarded.
@@ -237,7 +258,7 @@ func (p *program) routes(counters *metrics.Metrics, origins *auth.Origins) http.
 	mux.Handle("/socket.io/", web.ClientHandler(p.cfg.ClientDist, sockets)) // which has deadlines of its own
 	mux.Handle("/socket.io", http.NotFoundHandler())                        // and not a redirect (engineio.md section 1)
 	mux.Handle("/", timed(pages))
-	return mux
+	return p.parting(mux)
 }
 
 // timed bounds the time that a request for a page may take, and that what a client sends with it may.

@@ -57,6 +57,9 @@ before(async () => {
 
 after(async () => {
   if (proxy) {
+    // What nginx says of requests that failed, which a test may have meant to happen, tells the others apart.
+    for (const line of failures(await log())) console.log(`# ${line}`);
+    for (const line of (await readFile(join(dir, "error.log"), "utf8")).trim().split("\n")) console.log(`# ${line}`);
     const ended = once(proxy, "exit");
     proxy.kill("SIGTERM");
     await ended;
