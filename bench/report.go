@@ -168,9 +168,13 @@ func report(dir string, records []record) error {
 		}
 		markdown(&b, rows)
 	}
-	if lines := scaleLines(all); len(lines) > 0 {
-		plots["scale.svg"] = plot.Curves("CPU of a delivered private message as users double", "µs, by number of users with two devices each", lines)
-		fmt.Fprintf(&b, "\n### Doubling\n\n![CPU of a delivery by number of users](%s/scale.svg)\n", filepath.Base(dir))
+	heading := "\n### Doubling\n"
+	for _, c := range curves {
+		if lines := c.lines(all); len(lines) > 0 {
+			plots[c.workload+".svg"] = plot.Curves(c.title, c.unit, lines)
+			fmt.Fprintf(&b, "%s\n![%s](%s/%s.svg)\n", heading, c.title, filepath.Base(dir), c.workload)
+			heading = ""
+		}
 	}
 	b.WriteString("\n" + endResults + tail)
 	var failed error
@@ -210,20 +214,38 @@ func plotBars(rows []summary, m metric) (all []plot.Bar) {
 	return all
 }
 
-func scaleLines(all []summary) (lines []plot.Line) {
+// curve is a plot of what a delivery costs as something doubles.
+type curve struct {
+	workload, title, unit string
+	metric                metric
+	x                     func(s summary) (float64, error)
+	label                 func(s summary) string
+}
+
+var curves = []curve{
+	{"scale", "CPU of a delivered private message as users double", "µs, by number of users with two devices each", cpuPerEvent,
+		func(s summary) (float64, error) { return strconv.ParseFloat(strings.TrimSuffix(s.Phase, " users"), 64) },
+		func(s summary) string { return s.Target }},
+	{"processes", "CPU of a delivered private message as processes double", "µs with Redis', by number of processes", allPerEvent,
+		func(s summary) (float64, error) { return float64(s.Processes), nil },
+		func(s summary) string { return s.Server }},
+}
+
+func (c *curve) lines(all []summary) (lines []plot.Line) {
 	index := map[string]int{}
 	for _, s := range all {
-		users, err := strconv.ParseFloat(strings.TrimSuffix(s.Phase, " users"), 64)
-		if s.Workload != "scale" || err != nil {
+		x, err := c.x(s)
+		if s.Workload != c.workload || err != nil {
 			continue
 		}
-		i, ok := index[s.Target]
+		label := c.label(s)
+		i, ok := index[label]
 		if !ok {
 			i = len(lines)
-			index[s.Target] = i
-			lines = append(lines, plot.Line{Label: s.Target, Strong: ours(s)})
+			index[label] = i
+			lines = append(lines, plot.Line{Label: label, Strong: ours(s)})
 		}
-		lines[i].Points = append(lines[i].Points, plot.Point{X: users, Y: s.Metrics[cpuPerEvent].Median})
+		lines[i].Points = append(lines[i].Points, plot.Point{X: x, Y: s.Metrics[c.metric].Median})
 	}
 	return lines
 }

@@ -49,6 +49,9 @@ func sample() []summary {
 	for i, phase := range []string{"250 users", "500 users", "1000 users"} {
 		results = append(results, result{"scale", phase, parley, values{cpuPerEvent: []float64{1, 1.04, 2}[i]}})
 	}
+	for _, n := range []int{1, 2} {
+		results = append(results, result{"processes", "2000/s", target{"parley", "redis", n}, values{allPerEvent: 10}})
+	}
 	return append(results2(), summarize(results)...)
 }
 
@@ -62,7 +65,8 @@ func TestSummarizePutsPhasesTogether(t *testing.T) {
 	for _, s := range sample() {
 		order = append(order, s.Phase+" "+s.Target)
 	}
-	want := []string{"64 senders parley file", "saturation parley", "saturation gws", "deep parley", "deep gws", "250 users parley", "500 users parley", "1000 users parley"}
+	want := []string{"64 senders parley file", "saturation parley", "saturation gws", "deep parley", "deep gws", "250 users parley", "500 users parley", "1000 users parley",
+		"2000/s parley redis", "2000/s parley redis ×2"}
 	if !slices.Equal(order, want) {
 		t.Errorf("%q", order)
 	}
@@ -77,11 +81,12 @@ func TestJudge(t *testing.T) {
 		measured float64
 		met      bool
 	}{
-		"private messages at saturation, to bare gws":   {2, false},
-		"thousands of messages in flight, to bare gws":  {1, true},
-		"durable acknowledgements a second, 64 senders": {5000, true}, // for the disk's sake
-		"CPU of a private message, 250 to 500 users":    {1.04, true},
-		"CPU of a private message, 500 to 1000 users":   {2 / 1.04, false},
+		"private messages at saturation, to bare gws":            {2, false},
+		"thousands of messages in flight, to bare gws":           {1, true},
+		"durable acknowledgements a second, 64 senders":          {5000, true}, // for the disk's sake
+		"CPU of a private message, 250 to 500 users":             {1.04, true},
+		"CPU of a private message with Redis', 1 to 2 processes": {1, true},
+		"CPU of a private message, 500 to 1000 users":            {2 / 1.04, false},
 	} {
 		if v, ok := got[about]; !ok || math.Abs(v.measured-c.measured) > 1e-9 || v.met != c.met {
 			t.Errorf("%s: %+v, want %+v", about, v, c)
@@ -152,7 +157,7 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"before\n", "\nafter\n", "](performance/private-saturation.svg)", "](performance/scale.svg)", "| parley | 8.00"} {
+	for _, want := range []string{"before\n", "\nafter\n", "](performance/private-saturation.svg)", "](performance/scale.svg)", "](performance/processes.svg)", "| parley | 8.00"} {
 		if strings.Count(string(text), want) != 1 {
 			t.Errorf("the document should have %q once:\n%s", want, text)
 		}
