@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -118,6 +119,10 @@ func (b *builder) line(ctx context.Context, t target, app string) (command strin
 	switch name {
 	case "parley":
 		env = []string{"HOST=127.0.0.1", "STORE=" + t.store, "LOG_LEVEL=warn", "RATE_LIMIT=0", "DRAIN_TIMEOUT=0"}
+		if t.processes > 1 {
+			// Its part of the machine, which a process in a container finds by itself. Node's have one thread each.
+			env = append(env, fmt.Sprint("GOMAXPROCS=", max(1, runtime.NumCPU()/t.processes)))
+		}
 		pkg := "."
 		switch {
 		case app == "broadcast":
