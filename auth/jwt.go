@@ -120,8 +120,12 @@ func (v *verifier) Verify(ctx context.Context, token string) (Identity, error) {
 		return Identity{}, fmt.Errorf("%w: it is longer than %d bytes", ErrInvalid, maxToken)
 	}
 	var c claims
-	if _, err := v.parser.ParseWithClaims(token, &c, v.key(ctx)); err != nil {
+	parsed, err := v.parser.ParseWithClaims(token, &c, v.key(ctx))
+	if err != nil {
 		return Identity{}, refusal(err)
+	}
+	if _, ok := parsed.Header["crit"]; ok { // RFC 7515, section 4.1.11: we know none of these extensions
+		return Identity{}, fmt.Errorf("%w: it names extensions that must be understood (crit)", ErrInvalid)
 	}
 	if !v.now().Before(c.ExpiresAt.Time) { // the parser allowed for the leeway
 		return Identity{}, ErrExpired

@@ -243,6 +243,12 @@ func TestForgedTokens(t *testing.T) {
 	publicPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})
 	valid := sign(t, jwt.SigningMethodHS256, "", []byte(secret), good())
 	parts := strings.Split(valid, ".")
+	critical := jwt.NewWithClaims(jwt.SigningMethodHS256, good())
+	critical.Header["crit"] = []string{"b64"}
+	extended, err := critical.SignedString([]byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
 
 	for name, c := range map[string]struct {
 		v     auth.Verifier
@@ -255,6 +261,7 @@ func TestForgedTokens(t *testing.T) {
 		"no signature":                   {shared, parts[0] + "." + parts[1] + ".", auth.ErrInvalid},
 		"another secret":                 {shared, sign(t, jwt.SigningMethodHS256, "", []byte(secret+"!"), good()), auth.ErrInvalid},
 		"forged and expired":             {shared, sign(t, jwt.SigningMethodHS256, "", []byte("x"), good(map[string]any{"exp": 1})), auth.ErrInvalid},
+		"an extension that is critical":  {shared, extended, auth.ErrInvalid},
 		"none against a secret":          {shared, sign(t, jwt.SigningMethodNone, "", jwt.UnsafeAllowNoneSignatureType, good()), auth.ErrInvalid},
 		"none against keys":              {published, sign(t, jwt.SigningMethodNone, "rsa", jwt.UnsafeAllowNoneSignatureType, good()), auth.ErrInvalid},
 		"HS512 against a secret":         {shared, sign(t, jwt.SigningMethodHS512, "", []byte(secret), good()), auth.ErrInvalid},
