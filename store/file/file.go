@@ -90,6 +90,7 @@ type Store struct {
 	queue    chan *request         // for the writer
 	journal  *journal              // the appender's
 	marks    marks
+	spare    sync.Pool    // of *posting
 	close    func() error // once
 
 	closing sync.RWMutex // held for reading while sending to a queue, and to close them
@@ -205,7 +206,7 @@ func (s *Store) resume(dir string) (a *appender, err error) {
 	if s.journal, err = openJournal(dir, folded+1); err != nil {
 		return nil, err
 	}
-	s.active = newGeneration(s.journal.turn)
+	s.active = newGeneration(s.journal.turn, 0)
 	return newAppender(s, epoch), nil
 }
 

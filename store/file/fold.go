@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -91,17 +92,34 @@ func (t *txn) foldBox(r *recent, start, end int) error {
 	if err := t.putConversations(b.epoch, entries); err != nil {
 		return err
 	}
-	for i := range entries {
-		e := entries[i].entry()
-		if err := t.mail.Put(entryKey(b.epoch, entries[i].seq), e.value()); err != nil {
-			return err
-		}
+	if err := t.putEntries(b.epoch, entries); err != nil {
+		return err
 	}
 	if err := t.putKnown(b.epoch, entries); err != nil {
 		return err
 	}
 	for ; first < b.first; first++ {
 		if err := t.dropEntry(b.epoch, first); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putEntries writes entries. As below, a key is made over the one before, of which bbolt has made a copy, and the values
+// are pieces of one slice.
+func (t *txn) putEntries(epoch uint64, entries []delivered) error {
+	key, size := entryKey(epoch, 0), 0
+	for i := range entries {
+		e := entries[i].entry()
+		size += e.size()
+	}
+	values := make([]byte, 0, size)
+	for i := range entries {
+		e, from := entries[i].entry(), len(values)
+		values = e.append(values)
+		binary.BigEndian.PutUint64(key[len(key)-8:], entries[i].seq)
+		if err := t.mail.Put(key, values[from:len(values):len(values)]); err != nil {
 			return err
 		}
 	}
@@ -133,8 +151,13 @@ func (t *txn) putConversations(epoch uint64, entries []delivered) error {
 			return err
 		}
 	}
-	for _, d := range sorted {
-		if err := t.mail.Put(conversationKey(epoch, d.peer, d.seq), sentValue(d.sent)); err != nil {
+	var key []byte
+	for i, d := range sorted {
+		if i == 0 || d.peer != sorted[i-1].peer {
+			key = conversationKey(epoch, d.peer, 0)
+		}
+		binary.BigEndian.PutUint64(key[len(key)-8:], ^d.seq)
+		if err := t.mail.Put(key, sentValue(d.sent)); err != nil {
 			return err
 		}
 	}
@@ -147,8 +170,11 @@ func (t *txn) putKnown(epoch uint64, entries []delivered) error {
 	slices.SortFunc(sorted, func(a, b delivered) int {
 		return cmp.Or(bytes.Compare(a.message.known[:], b.message.known[:]), cmp.Compare(a.seq, b.seq))
 	})
+	key, values := knownKey(epoch, messageKey{}), make([]byte, 0, 8*len(sorted))
 	for _, d := range sorted {
-		if err := t.mail.Put(knownKey(epoch, d.message.known), row.AppendUint(nil, d.seq)); err != nil {
+		copy(key[len(key)-len(messageKey{}):], d.message.known[:])
+		values = row.AppendUint(values, d.seq)
+		if err := t.mail.Put(key, values[len(values)-8:len(values):len(values)]); err != nil {
 			return err
 		}
 	}
@@ -217,7 +243,7 @@ func (s *Store) replay(turns []turnOf) error {
 
 // regenerate makes the generation of a turn again, without what a fold that was cut off has put into the tables.
 func (t *txn) regenerate(turn turnOf) (*generation, error) {
-	g := newGeneration(turn.turn)
+	g := newGeneration(turn.turn, 0)
 	for i := range turn.messages {
 		m := &turn.messages[i]
 		for n := range m.to {

@@ -218,6 +218,19 @@ type loggedDelivery struct {
 	epoch, seq uint64
 }
 
+// newLogged returns an empty message with room for so many mailboxes.
+func newLogged(mailboxes int) *logged {
+	if mailboxes > 2 {
+		return &logged{to: make([]loggedDelivery, 0, mailboxes)}
+	}
+	m := new(struct { // nearly all: in one piece
+		logged
+		to [2]loggedDelivery
+	})
+	m.logged.to = m.to[:0]
+	return &m.logged
+}
+
 func (m *logged) entry(d *loggedDelivery) entry {
 	return entry{at: m.at, known: m.known, id: m.id, peer: d.peer, sent: d.sent, origin: m.origin, data: m.data}
 }

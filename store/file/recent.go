@@ -12,8 +12,9 @@ type generation struct {
 	bytes int                // that all this takes, roughly
 }
 
-func newGeneration(turn uint64) *generation {
-	return &generation{turn: turn, boxes: map[string]*recent{}, known: map[copyKey]uint64{}}
+// newGeneration returns an empty generation with room for about so many entries.
+func newGeneration(turn uint64, entries int) *generation {
+	return &generation{turn: turn, boxes: map[string]*recent{}, known: make(map[copyKey]uint64, entries)}
 }
 
 // recent is the part of a generation that belongs to one mailbox.

@@ -25,15 +25,20 @@ const (
 // messageKey tells messages apart: a hash of sender and id, so that it is short whatever they are.
 type messageKey [16]byte
 
-func newMessageKey(sender, id string) messageKey {
-	sum := sha256.Sum256(row.AppendString(row.AppendString(nil, sender), id))
-	return messageKey(sum[:16])
+// newMessageKey returns the key, and scratch, in which it is made.
+func newMessageKey(scratch []byte, sender, id string) (messageKey, []byte) {
+	scratch = row.AppendString(row.AppendString(scratch[:0], sender), id)
+	sum := sha256.Sum256(scratch)
+	return messageKey(sum[:16]), scratch
 }
 
 // boxKey is the mailbox's key in the boxes bucket.
 func boxKey(box store.Box) []byte {
-	key := make([]byte, 0, binary.MaxVarintLen16+len(box.App)+len(box.User))
-	return append(row.AppendString(key, box.App), box.User...)
+	return appendBoxKey(make([]byte, 0, binary.MaxVarintLen16+len(box.App)+len(box.User)), box)
+}
+
+func appendBoxKey(dst []byte, box store.Box) []byte {
+	return append(row.AppendString(dst, box.App), box.User...)
 }
 
 // mailKey starts a key in the mail bucket, with room for n bytes more.
@@ -79,7 +84,19 @@ type txn struct {
 	*Store
 	tx          *bbolt.Tx
 	boxes, mail *bbolt.Bucket
-	now         int64 // unix milliseconds
+	now         int64         // unix milliseconds
+	cursor      *bbolt.Cursor // of mail, once it was needed: many lookups with one cost less than one for each
+}
+
+// lookUp returns the value of a row in the mail bucket, or nil.
+func (t *txn) lookUp(key []byte) []byte {
+	if t.cursor == nil {
+		t.cursor = t.mail.Cursor()
+	}
+	if found, value := t.cursor.Seek(key); bytes.Equal(found, key) {
+		return value
+	}
+	return nil
 }
 
 // find returns the head of the mailbox with that key in the boxes bucket, expired or not.
@@ -113,15 +130,19 @@ func (t *txn) expired(touched int64) bool {
 	return touched <= t.now-t.opts.MessageTTL.Milliseconds()
 }
 
-// value returns the row of an entry.
-func (e *entry) value() []byte {
-	value := make([]byte, 0, 8+len(e.known)+3*binary.MaxVarintLen16+len(e.id)+len(e.peer)+len(e.origin)+len(e.data))
-	value = row.AppendUint(value, uint64(e.at))
-	value = append(value, e.known[:]...)
-	value = row.AppendString(value, e.id)
-	value = row.AppendString(value, e.peer)
-	value = row.AppendString(value, e.origin)
-	return append(value, e.data...)
+// size is no less than what append appends.
+func (e *entry) size() int {
+	return 8 + len(e.known) + 3*binary.MaxVarintLen16 + len(e.id) + len(e.peer) + len(e.origin) + len(e.data)
+}
+
+// append appends the row of an entry.
+func (e *entry) append(dst []byte) []byte {
+	dst = row.AppendUint(dst, uint64(e.at))
+	dst = append(dst, e.known[:]...)
+	dst = row.AppendString(dst, e.id)
+	dst = row.AppendString(dst, e.peer)
+	dst = row.AppendString(dst, e.origin)
+	return append(dst, e.data...)
 }
 
 // readEntry takes the row of an entry apart. The data belongs to the row.
