@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"parley/engineio/packet"
 )
@@ -23,9 +24,14 @@ const (
 // whatever the number of connections: the WebSocket frames at construction, the forms for polling, for
 // clients that can't take binary, and for compression when first needed.
 type Message struct {
-	frames      []byte   // WebSocket frames: the text, then one binary frame for each attachment
-	text        []byte   // text form of the first packet, inside frames; nil if there is none
-	attachments [][]byte // inside frames
+	frames []byte // WebSocket frames: the text, then one binary frame for each attachment
+	text   []byte // text form of the first packet, inside frames; nil if there is none
+	extra  atomic.Pointer[extra]
+}
+
+// extra is what few messages have: most are text, and sent as they are.
+type extra struct {
+	attachments [][]byte // inside frames; set at construction
 
 	mu       sync.Mutex // guards the forms below, which are built at most once and not changed then
 	payload  []byte     // the packets of a polling payload
@@ -71,7 +77,12 @@ func (m *Message) Text() []byte {
 }
 
 // Attachments are what follows the text. They must not be changed.
-func (m *Message) Attachments() [][]byte { return m.attachments }
+func (m *Message) Attachments() [][]byte {
+	if x := m.extra.Load(); x != nil {
+		return x.attachments
+	}
+	return nil
+}
 
 // NewBinary returns a binary message packet with a copy of data and no text before it. Socket.IO has no use
 // for it, other protocols on Engine.IO do.
@@ -113,13 +124,14 @@ func (m *Message) attach(attachments [][]byte) {
 	if len(attachments) == 0 {
 		return
 	}
-	m.attachments = make([][]byte, len(attachments))
+	x := &extra{attachments: make([][]byte, len(attachments))}
 	for i, a := range attachments {
 		m.frames = appendHeader(m.frames, frameBinary, len(a))
 		start := len(m.frames)
 		m.frames = append(m.frames, a...)
-		m.attachments[i] = slices.Clip(m.frames[start:])
+		x.attachments[i] = slices.Clip(m.frames[start:])
 	}
+	m.extra.Store(x)
 }
 
 // Size is what the message counts for in the bounds of an outbox: the bytes that it is on a WebSocket.
@@ -129,66 +141,73 @@ func (m *Message) Size() int {
 
 // packets returns the packets of the message as they stand in a polling payload.
 func (m *Message) packets() []byte {
-	if len(m.attachments) == 0 {
+	x := m.extra.Load()
+	if x == nil || len(x.attachments) == 0 {
 		return m.text
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.payload == nil {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.payload == nil {
 		size := len(m.text)
-		for _, a := range m.attachments {
+		for _, a := range x.attachments {
 			size += 1 + packet.BinaryLen(len(a))
 		}
 		b := append(make([]byte, 0, size), m.text...)
-		for _, a := range m.attachments {
+		for _, a := range x.attachments {
 			if len(b) > 0 {
 				b = append(b, packet.Separator)
 			}
 			b = packet.AppendBinary(b, a)
 		}
-		m.payload = b
+		x.payload = b
 	}
-	return m.payload
+	return x.payload
 }
 
 // textFrames returns WebSocket frames without binary ones, for clients that asked with b64=1.
 func (m *Message) textFrames() []byte {
-	if len(m.attachments) == 0 {
+	x := m.extra.Load()
+	if x == nil || len(x.attachments) == 0 {
 		return m.frames
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.base64 == nil {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.base64 == nil {
 		var b []byte
 		if m.text != nil {
 			b = append(appendHeader(b, frameText, len(m.text)), m.text...)
 		}
-		for _, a := range m.attachments {
+		for _, a := range x.attachments {
 			b = packet.AppendBinary(appendHeader(b, frameText, packet.BinaryLen(len(a))), a)
 		}
-		m.base64 = b
+		x.base64 = b
 	}
-	return m.base64
+	return x.base64
 }
 
 // deflatedFrames returns WebSocket frames that are compressed, each on its own, by a writer of the pool. No
 // context is taken over between messages: that is what lets connections share them.
 func (m *Message) deflatedFrames(writers *sync.Pool) []byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.deflated == nil {
+	x := m.extra.Load()
+	if x == nil {
+		m.extra.CompareAndSwap(nil, new(extra))
+		x = m.extra.Load()
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.deflated == nil {
 		w := writers.Get().(*flate.Writer)
 		defer writers.Put(w)
 		var b []byte
 		if m.text != nil {
 			b = appendDeflated(b, w, frameText, m.text)
 		}
-		for _, a := range m.attachments {
+		for _, a := range x.attachments {
 			b = appendDeflated(b, w, frameBinary, a)
 		}
-		m.deflated = b
+		x.deflated = b
 	}
-	return m.deflated
+	return x.deflated
 }
 
 // appendDeflated appends one compressed frame (RFC 7692, section 7.2.1).

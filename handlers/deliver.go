@@ -19,11 +19,11 @@ func deliver(ctx context.Context, n *socketio.Namespace, boxes store.Mailboxes, 
 		}
 		return errs
 	}
-	all := make([]socketio.Delivery, many)
+	all := make([]socketio.Delivery, 0, 2) // of which there are no more: on the stack
 	for i, to := range post.To[:many] {
-		all[i] = socketio.Delivery{Box: to.Box, Entry: store.Entry{
+		all = append(all, socketio.Delivery{Box: to.Box, Entry: store.Entry{
 			Offset: stored.Offsets[i], ID: post.ID, At: stored.At, Peer: to.Peer, Origin: post.Origin, Data: post.Data,
-		}}
+		}})
 	}
 	return n.DeliverAll(ctx, all...)
 }

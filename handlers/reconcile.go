@@ -131,8 +131,8 @@ func (r *reconciler) begin() {
 		return
 	}
 	now := c.told.now()
-	if there, err := c.describe(ctx, nil, users, nil); err == nil {
-		c.told.gave(there, now, true, true)
+	if online, err := c.presence(ctx, idsOf(users)); err == nil {
+		c.told.gave(describe(users, online, nil), now, true, true)
 		r.newest = users[0].LastSeen.Add(-reconcileEvery) // clocks differ
 	}
 }
@@ -231,11 +231,7 @@ func (r *reconciler) unheard(all bool) ([]doubt, error) {
 			n = min(4*n, limit)
 			continue
 		}
-		users := make([]string, len(latest))
-		for i, u := range latest {
-			users[i] = u.ID
-		}
-		doubts, err := r.doubts(c.told.unheard(users))
+		doubts, err := r.doubts(c.told.unheard(idsOf(latest)))
 		if err == nil {
 			r.newest = latest[0].LastSeen.Add(-reconcileEvery) // clocks differ
 		}

@@ -115,7 +115,7 @@ func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket, who identity,
 			return sent, err
 		}
 	}
-	users, latest, err := c.watch(ctx, s, seen.Conversations, few)
+	users, online, latest, err := c.watch(ctx, s, seen.Conversations, few)
 	if err != nil {
 		return sent, err
 	}
@@ -131,9 +131,7 @@ func (c *Chat) sendRoster(ctx context.Context, s *socketio.Socket, who identity,
 	if latest != nil && !who.Extras && c.told == nil {
 		return sent, s.EmitAt(sent.at, "users", latest.roster(messages))
 	}
-	if sent.roster, err = c.describe(ctx, latest, users, messages); err != nil {
-		return sent, err
-	}
+	sent.roster = describe(users, online, messages)
 	if !who.Extras {
 		return sent, s.EmitAt(sent.at, "users", rosterList(sent.roster))
 	}
@@ -159,9 +157,7 @@ func (c *Chat) settle(ctx context.Context, s *socketio.Socket, sent sentRoster) 
 			return err
 		}
 		if roster == nil {
-			if roster, err = c.describe(ctx, latest, latest.users, nil); err != nil {
-				return err
-			}
+			roster = describe(latest.users, latest.online, nil)
 		}
 		for i, e := range roster {
 			if online, ok := said[e.UserID]; ok {
@@ -253,24 +249,23 @@ func (c *Chat) fewUsers(ctx context.Context) (bool, error) {
 
 // watch chooses whom a socket is told of, and lets it hear of their presence from now on: everybody up to the
 // limit; past it the user, those they have talked with, and those seen last. Whoever comes after watch is
-// announced to it, so that between this and the roster nobody is lost. If these are the newest users, it returns what was
-// read of them.
+// announced to it, so that between this and the roster nobody is lost. It returns who of them is connected, as of a moment
+// that may be before: settle makes up for that. If these are the newest users, it returns what was read of them.
 func (c *Chat) watch(
 	ctx context.Context, s *socketio.Socket, convs []store.Conversation, few bool,
-) ([]store.User, *newest, error) {
+) (users []store.User, online []bool, latest *newest, err error) {
 	limit := c.options.RosterLimit
-	latest, err := c.readNewest(ctx)
-	if err != nil {
-		return nil, nil, err
+	if latest, err = c.readNewest(ctx); err != nil {
+		return nil, nil, nil, err
 	}
 	if few && len(latest.users) <= limit {
 		if c.told != nil {
 			c.watchers.openAll(s.ID())
 		}
-		return latest.users, latest, nil
+		return latest.users, latest.online, latest, nil
 	}
 	if err := s.Leave(everybody); err != nil { // which a recovered socket may be in, too
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	ids := make([]string, 0, len(convs)+1)
 	ids = append(ids, s.User())
@@ -279,39 +274,42 @@ func (c *Chat) watch(
 	}
 	known, err := c.store.UsersByID(ctx, ids)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read users: %w", err)
+		return nil, nil, nil, fmt.Errorf("read users: %w", err)
 	}
-	users := make([]store.User, 0, limit)
-	chosen := make(map[string]bool, limit)
-	for _, u := range slices.Concat(known, latest.users) {
+	users = make([]store.User, 0, limit)
+	chosen := make(map[string]bool, len(known))
+	for _, u := range known {
 		if len(users) < limit && !chosen[u.ID] {
 			chosen[u.ID] = true
 			users = append(users, u)
 		}
 	}
+	if online, err = c.presence(ctx, idsOf(users)); err != nil {
+		return nil, nil, nil, err
+	}
+	for i, u := range latest.users {
+		if len(users) < limit && !chosen[u.ID] {
+			users, online = append(users, u), append(online, latest.online[i])
+		}
+	}
 	c.watchers.open(s.ID(), s.User())
 	c.watchers.add(s.ID(), c.watchLimit(), users...)
-	return users, nil, nil
+	return users, online, nil, nil
+}
+
+func idsOf(users []store.User) []string {
+	ids := make([]string, len(users))
+	for i, u := range users {
+		ids[i] = u.ID
+	}
+	return ids
 }
 
 // watchLimit bounds the users that one socket watches, those of further pages and searches included.
 func (c *Chat) watchLimit() int { return 2 * c.options.RosterLimit }
 
-// describe adds presence and messages to users. Their presence is known if they are those of latest, which may be nil.
-func (c *Chat) describe(ctx context.Context, latest *newest, users []store.User, messages map[string][]json.RawMessage) ([]rosterEntry, error) {
-	var online []bool
-	if latest != nil {
-		online = latest.online
-	} else {
-		ids := make([]string, len(users))
-		for i, u := range users {
-			ids[i] = u.ID
-		}
-		var err error
-		if online, err = c.presence(ctx, ids); err != nil {
-			return nil, err
-		}
-	}
+// describe adds presence and messages to users. What tells who is connected is parallel to them.
+func describe(users []store.User, online []bool, messages map[string][]json.RawMessage) []rosterEntry {
 	roster := make([]rosterEntry, len(users))
 	for i, u := range users {
 		roster[i] = rosterEntry{u.ID, u.Username, online[i], messages[u.ID]}
@@ -319,7 +317,7 @@ func (c *Chat) describe(ctx context.Context, latest *newest, users []store.User,
 			roster[i].Messages = []json.RawMessage{}
 		}
 	}
-	return roster, nil
+	return roster
 }
 
 // presence tells which users are connected.
@@ -353,7 +351,7 @@ func (c *Chat) introduce(ctx context.Context, user, other string) error {
 	if err != nil {
 		return fmt.Errorf("read presence: %w", err)
 	}
-	emit := c.namespace.To(sockets...).Emit
+	emit := c.namespace.To(sockets...).Local().Later().Emit // to leave with the message, which follows
 	// A client learns of a user only by their coming, even of one who is not there.
 	err = tell(emit, rosterEntry{UserID: other, Username: found[0].Username, Connected: true})
 	if err == nil && !online[0] {
@@ -465,10 +463,11 @@ func (c *Chat) usersSearch(ctx context.Context, s *socketio.Socket, r searchRequ
 func (c *Chat) reply(ctx context.Context, s *socketio.Socket, users []store.User, next string) (usersReply, error) {
 	c.watchers.add(s.ID(), c.watchLimit(), users...)
 	now := c.told.now()
-	described, err := c.describe(ctx, nil, users, nil)
+	online, err := c.presence(ctx, idsOf(users))
 	if err != nil {
 		return usersReply{}, storeError(err)
 	}
+	described := describe(users, online, nil)
 	c.told.gave(described, now, false, c.watchers.watches(s.ID()))
 	if !hasExtras(s) {
 		return usersReply{described, next}, nil

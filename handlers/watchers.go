@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"slices"
 	"sync"
 
 	"parley/store"
@@ -8,31 +9,40 @@ import (
 
 // watchers knows, past the roster limit, which sockets have which user in their list, so that a presence
 // change goes to those and not to everybody; and which have all, since before. Its zero value is empty.
+//
+// There is a pair for each user in each list, a thousand for each socket. So sockets and users have numbers here, and a
+// pair takes some bits.
 type watchers struct {
 	mu      sync.RWMutex
-	lists   map[string]*watchList          // by socket id
-	sockets map[string]map[string]struct{} // socket ids by the user that is watched
-	owners  map[string]map[string]struct{} // socket ids by the user that watches
-	all     map[string]struct{}            // the ids of sockets that were given all users
+	sockets catalog
+	lists   []watchList         // by the socket's number
+	users   catalog             // those that are watched
+	by      []numbers           // of the sockets that watch a user, by the user's number
+	owners  map[string][]uint32 // numbers of sockets by the user that watches
+	all     map[string]struct{} // the ids of sockets that were given all users
 }
 
 // watchList is the users that one socket watches.
 type watchList struct {
 	owner string
-	users []string
+	users numbers
 }
 
 // open makes a socket of owner one that watches, as yet nobody.
 func (w *watchers) open(socket, owner string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.lists == nil {
-		w.lists = make(map[string]*watchList)
-		w.sockets, w.owners = make(map[string]map[string]struct{}), make(map[string]map[string]struct{})
-	}
 	delete(w.all, socket)
-	w.lists[socket] = &watchList{owner: owner}
-	insert(w.owners, owner, socket)
+	w.closeLocked(socket)
+	n := w.sockets.add(socket)
+	if int(n) == len(w.lists) {
+		w.lists = append(w.lists, watchList{})
+	}
+	w.lists[n].owner = owner
+	if w.owners == nil {
+		w.owners = make(map[string][]uint32)
+	}
+	w.owners[owner] = append(w.owners[owner], n)
 }
 
 // openAll makes a socket one that has all users.
@@ -57,32 +67,55 @@ func (w *watchers) close(socket string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.all, socket)
-	list := w.lists[socket]
-	if list == nil {
+	w.closeLocked(socket)
+}
+
+func (w *watchers) closeLocked(socket string) {
+	n, ok := w.sockets.numbers[socket]
+	if !ok {
 		return
 	}
-	for _, user := range list.users {
-		remove(w.sockets, user, socket)
+	list := w.lists[n]
+	w.lists[n] = watchList{}
+	for user := range list.users.all() {
+		if w.by[user].remove(n); w.by[user].size == 0 {
+			w.by[user] = numbers{}
+			w.users.remove(user)
+		}
 	}
-	remove(w.owners, list.owner, socket)
-	delete(w.lists, socket)
+	if len(w.users.numbers) == 0 {
+		w.by = nil
+	}
+	own := w.owners[list.owner]
+	if own = slices.DeleteFunc(own, func(other uint32) bool { return other == n }); len(own) > 0 {
+		w.owners[list.owner] = own
+	} else {
+		delete(w.owners, list.owner)
+	}
+	if w.sockets.remove(n); len(w.sockets.numbers) == 0 {
+		w.lists, w.owners = nil, nil
+	}
 }
 
 // add lets a socket watch users, up to limit in all. It does nothing for a socket that is not open.
 func (w *watchers) add(socket string, limit int, users ...store.User) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	list := w.lists[socket]
-	if list == nil {
+	n, ok := w.sockets.numbers[socket]
+	if !ok {
 		return
 	}
+	list := &w.lists[n]
 	for _, u := range users {
-		if len(list.users) >= limit {
+		if list.users.size >= limit {
 			return
 		}
-		if _, already := w.sockets[u.ID][socket]; !already {
-			insert(w.sockets, u.ID, socket)
-			list.users = append(list.users, u.ID)
+		user := w.users.add(u.ID)
+		if int(user) == len(w.by) {
+			w.by = append(w.by, numbers{})
+		}
+		if list.users.add(user) {
+			w.by[user].add(n)
 		}
 	}
 }
@@ -91,9 +124,13 @@ func (w *watchers) add(socket string, limit int, users ...store.User) {
 func (w *watchers) of(user string) []string {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	sockets := make([]string, 0, len(w.sockets[user]))
-	for socket := range w.sockets[user] {
-		sockets = append(sockets, socket)
+	n, ok := w.users.numbers[user]
+	if !ok {
+		return nil
+	}
+	sockets := make([]string, 0, w.by[n].size+1)
+	for socket := range w.by[n].all() {
+		sockets = append(sockets, w.sockets.names[socket])
 	}
 	return sockets
 }
@@ -102,38 +139,31 @@ func (w *watchers) of(user string) []string {
 func (w *watchers) watches(socket string) bool {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	return w.lists[socket] != nil
+	_, ok := w.sockets.numbers[socket]
+	return ok
 }
 
 // watched tells whether a socket watches user.
 func (w *watchers) watched(user string) bool {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	return len(w.sockets[user]) > 0
+	_, ok := w.users.numbers[user]
+	return ok
 }
 
 // missing returns the sockets of owner that watch, but not user.
 func (w *watchers) missing(owner, user string) (sockets []string) {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	for socket := range w.owners[owner] {
-		if _, ok := w.sockets[user][socket]; !ok {
-			sockets = append(sockets, socket)
+	open := w.owners[owner]
+	if len(open) == 0 {
+		return nil
+	}
+	n, watched := w.users.numbers[user]
+	for _, socket := range open {
+		if !watched || !w.lists[socket].users.has(n) {
+			sockets = append(sockets, w.sockets.names[socket])
 		}
 	}
 	return sockets
-}
-
-func insert(sets map[string]map[string]struct{}, key, member string) {
-	if sets[key] == nil {
-		sets[key] = make(map[string]struct{})
-	}
-	sets[key][member] = struct{}{}
-}
-
-func remove(sets map[string]map[string]struct{}, key, member string) {
-	delete(sets[key], member)
-	if len(sets[key]) == 0 {
-		delete(sets, key)
-	}
 }

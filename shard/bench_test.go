@@ -49,10 +49,12 @@ func sealed(rooms ...string) *Envelope {
 var annsBox = store.Box{App: "chat", User: "ann"}
 
 // mails returns a function that gives a box's next entry.
-func mails() func() *deliver {
-	c := &deliver{Mail{Box: annsBox, Offset: store.Offset{Epoch: 1}, Message: message("2[]")}}
+func mails(s *Shard) func() *deliver {
+	m := Mail{Box: annsBox, Offset: store.Offset{Epoch: 1}, Message: message("2[]")}
 	return func() *deliver {
-		c.mail.Offset.Seq++
+		m.Offset.Seq++
+		c := s.pool.delivers.Get().(*deliver)
+		c.mail = m
 		return c
 	}
 }
@@ -66,7 +68,7 @@ func TestDeliveryAllocatesNothing(t *testing.T) {
 	if allocs := testing.AllocsPerRun(100, func() { s.turn(c) }); allocs != 0 {
 		t.Errorf("%v allocations to emit to 100 sockets", allocs)
 	}
-	next := mails()
+	next := mails(s)
 	if allocs := testing.AllocsPerRun(100, func() { s.turn(next()) }); allocs != 0 {
 		t.Errorf("%v allocations to deliver mail to 100 sockets", allocs)
 	}
@@ -98,7 +100,7 @@ func BenchmarkTurnMail(b *testing.B) {
 		b.Run(fmt.Sprintf("followers=%d", n), func(b *testing.B) {
 			s := still(b, Options{})
 			crowd(b, s, n, "room", annsBox)
-			next := mails()
+			next := mails(s)
 			b.ReportAllocs()
 			for b.Loop() {
 				s.turn(next())

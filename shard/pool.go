@@ -57,6 +57,7 @@ type Pool struct {
 	ctx       context.Context // ends when the pool stops
 	stop      context.CancelFunc
 	running   sync.WaitGroup // shard loops and their store readers
+	delivers  sync.Pool      // of *deliver that have run
 	failing   rate.Sometimes // how often failing reads of mail are logged
 
 	mu      sync.RWMutex
@@ -84,6 +85,7 @@ func New(o Options) (*Pool, error) {
 		maxAcks:   o.MaxPendingAcks,
 		failing:   rate.Sometimes{Interval: failingEvery},
 		sources:   make(map[string]Source),
+		delivers:  sync.Pool{New: func() any { return new(deliver) }},
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	for i := range o.Shards {

@@ -68,7 +68,9 @@ func (p *Pool) source(app string) Source {
 // Deliver hands mail to the followers of its box. The numbers decide the order, not the order of calls: what
 // was delivered already is ignored, and what is missing in between is read from the source.
 func (p *Pool) Deliver(ctx context.Context, m Mail) error {
-	return p.Owner(m.Box.User).post(ctx, &deliver{m})
+	c := p.delivers.Get().(*deliver)
+	c.mail = m
+	return p.Owner(m.Box.User).post(ctx, c)
 }
 
 // stream is one followed mailbox. It exists while it has followers.
@@ -91,15 +93,18 @@ type follower struct {
 	at     store.Offset // what the socket has: entries up to here are skipped
 }
 
+// deliver is a command of each message twice, so it is used again once it has run.
 type deliver struct{ mail Mail }
 
 func (c *deliver) run(s *Shard) {
 	if st := s.streams[c.mail.Box]; st != nil {
-		s.deliver(st, c.mail)
+		s.deliver(st, &c.mail)
 	}
+	c.mail = Mail{}
+	s.pool.delivers.Put(c)
 }
 
-func (s *Shard) deliver(st *stream, m Mail) {
+func (s *Shard) deliver(st *stream, m *Mail) {
 	if m.Offset.Epoch < st.at.Epoch {
 		return // from a mailbox that has expired since
 	}
@@ -113,13 +118,13 @@ func (s *Shard) deliver(st *stream, m Mail) {
 		s.hand(st, m)
 		for next, ok := st.early[st.at.Seq+1]; ok; next, ok = st.early[st.at.Seq+1] {
 			delete(st.early, next.Offset.Seq)
-			s.hand(st, next)
+			s.hand(st, &next)
 		}
 	case len(st.early) < earlyLimit:
 		if st.early == nil {
 			st.early = make(map[uint64]Mail)
 		}
-		st.early[m.Offset.Seq] = m
+		st.early[m.Offset.Seq] = *m
 	}
 	s.settle(st)
 }
@@ -131,7 +136,7 @@ func (st *stream) restart(epoch uint64) {
 }
 
 // hand gives the next entry to the followers.
-func (s *Shard) hand(st *stream, m Mail) {
+func (s *Shard) hand(st *stream, m *Mail) {
 	st.at = m.Offset
 	for _, f := range st.followers {
 		if m.Offset.Epoch == f.at.Epoch && m.Offset.Seq <= f.at.Seq {
@@ -449,8 +454,8 @@ func (c *fill) run(s *Shard) {
 			st.at.Seq = first.Seq - 1
 		}
 	}
-	for _, m := range c.mail {
-		s.deliver(st, m)
+	for i := range c.mail {
+		s.deliver(st, &c.mail[i])
 	}
 	st.reading = false
 	moved := st.at != c.after

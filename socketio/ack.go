@@ -112,5 +112,5 @@ func (n *Namespace) forgetAck(id uint64) {
 // ackPacket encodes the answer to the packet with that id.
 func (n *Namespace) ackPacket(id uint64, args []any) (*engineio.Message, error) {
 	p := &packet.Packet{Type: packet.Ack, ID: id, HasID: true, Namespace: n.name}
-	return n.finish(packet.AppendEncoded(newBuffer(), p, args...))
+	return n.finish(packet.AppendEncoded(newBuffer(ackBytes), p, args...))
 }

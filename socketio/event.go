@@ -144,12 +144,13 @@ func decodeArg[T any](args Args) (T, error) {
 			return arg, badArgument("the argument does not fit: %v", describe(err))
 		}
 	}
-	for _, v := range []any{arg, &arg} {
-		if v, ok := v.(Validator); ok {
-			if err := v.Validate(); err != nil {
-				return arg, badArgument("%v", err)
-			}
-			break
+	v, ok := any(&arg).(Validator)
+	if !ok {
+		v, ok = any(arg).(Validator) // a pointer, whose own pointer has no methods
+	}
+	if ok {
+		if err := v.Validate(); err != nil {
+			return arg, badArgument("%v", err)
 		}
 	}
 	return arg, nil

@@ -73,15 +73,15 @@ func (n *Namespace) mails(ctx context.Context, box store.Box, after store.Offset
 		return nil, err
 	}
 	mails := make([]shard.Mail, len(entries))
-	for i, e := range entries {
-		mails[i] = n.encodeMail(box, e, false)
+	for i := range entries {
+		mails[i] = n.encodeMail(box, &entries[i], false)
 	}
 	return mails, nil
 }
 
 // encodeMail encodes an entry with its offset as the last argument. One that can't be an event must not keep
 // back those behind it: clients get an event without a name instead, which brings them its offset alone.
-func (n *Namespace) encodeMail(box store.Box, e store.Entry, fresh bool) shard.Mail {
+func (n *Namespace) encodeMail(box store.Box, e *store.Entry, fresh bool) shard.Mail {
 	m := shard.Mail{Box: box, Offset: e.Offset, Origin: e.Origin}
 	offset := e.Offset.String()
 	event, args, err := n.mailEvent(e)
@@ -111,23 +111,20 @@ func withoutLast(text []byte, arg string) []byte {
 }
 
 // mailEvent calls Mail.Event and contains its panic: it may run in a goroutine that serves all of a shard.
-func (n *Namespace) mailEvent(e store.Entry) (event string, args []any, err error) {
+func (n *Namespace) mailEvent(e *store.Entry) (event string, args []any, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			n.server.metrics.Count(metrics.HandlerPanics, "mail")
 			err = fmt.Errorf("panic in Mail.Event: %v", v)
 		}
 	}()
-	return n.app.mail.Event(e)
+	return n.app.mail.Event(*e)
 }
 
 // Deliver wakes the followers of box with an entry that was appended to it. Entries may be handed in in any
 // order and more than once.
 func (n *Namespace) Deliver(ctx context.Context, box store.Box, e store.Entry) error {
-	if !n.server.shared() {
-		return n.server.pool.Deliver(ctx, n.encodeMail(box, e, true))
-	}
-	return n.server.fanout.Deliver(ctx, n.encodeMail(box, e, true))
+	return n.DeliverAll(ctx, Delivery{box, e})
 }
 
 // Delivery is an entry that was appended to a mailbox.
@@ -140,14 +137,16 @@ type Delivery struct {
 // more than one.
 func (n *Namespace) DeliverAll(ctx context.Context, all ...Delivery) (err error) {
 	if !n.server.shared() {
-		for _, d := range all {
-			err = errors.Join(err, n.Deliver(ctx, d.Box, d.Entry))
+		for i := range all {
+			if e := n.server.pool.Deliver(ctx, n.encodeMail(all[i].Box, &all[i].Entry, true)); e != nil {
+				err = errors.Join(err, e)
+			}
 		}
 		return err
 	}
 	mails := make([]shard.Mail, len(all))
-	for i, d := range all {
-		mails[i] = n.encodeMail(d.Box, d.Entry, true)
+	for i := range all {
+		mails[i] = n.encodeMail(all[i].Box, &all[i].Entry, true)
 	}
 	return n.server.fanout.Deliver(ctx, mails...)
 }

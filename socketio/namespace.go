@@ -129,18 +129,21 @@ func (n *Namespace) encodeEmit(p *packet.Packet, event string, args []any, offse
 		return nil, fmt.Errorf("emit %q: %w", event, ErrReserved)
 	}
 	p.Namespace = n.name
-	m, err := n.finish(packet.AppendEvent(newBuffer(), p, event, args, offset))
+	m, err := n.finish(packet.AppendEvent(newBuffer(messageBytes), p, event, args, offset))
 	if err != nil {
 		return nil, fmt.Errorf("emit %q: %w", event, err)
 	}
 	return m, nil
 }
 
-// messageBytes is what the buffer of a message starts with: what most fit into.
-const messageBytes = 256
+// What the buffers of messages start with: most fit.
+const (
+	messageBytes = 256
+	ackBytes     = 128
+)
 
 // newBuffer returns what a message is encoded into, once, whatever the number of sockets.
-func newBuffer() []byte { return make([]byte, engineio.Headroom, messageBytes) }
+func newBuffer(size int) []byte { return make([]byte, engineio.Headroom, size) }
 
 // finish returns a message that was encoded into newBuffer as it goes to the wire.
 func (n *Namespace) finish(buf []byte, attachments [][]byte, err error) (*engineio.Message, error) {
@@ -167,7 +170,7 @@ func (n *Namespace) sent(event string, args []any) {
 
 // connectPacket is the answer to a CONNECT (socketio.md section 4).
 func (n *Namespace) connectPacket(sid, pid string) *engineio.Message {
-	buf := packet.Append(newBuffer(), &packet.Packet{Type: packet.Connect, Namespace: n.name})
+	buf := packet.Append(newBuffer(messageBytes), &packet.Packet{Type: packet.Connect, Namespace: n.name})
 	buf = packet.AppendString(append(buf, `{"sid":`...), sid)
 	if pid != "" {
 		buf = packet.AppendString(append(buf, `,"pid":`...), pid)

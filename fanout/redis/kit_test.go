@@ -3,7 +3,6 @@ package redisfan
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -138,11 +137,7 @@ type frame struct {
 }
 
 func (d *device) Enqueue(m *engineio.Message, flags engineio.Flags) bool {
-	v := reflect.ValueOf(m).Elem() // messages are opaque outside engineio, so it looks inside
-	f := frame{text: strings.TrimPrefix(string(v.FieldByName("text").Bytes()), "4"), flags: flags}
-	for i := range v.FieldByName("attachments").Len() {
-		f.attachments = append(f.attachments, v.FieldByName("attachments").Index(i).Bytes())
-	}
+	f := frame{text: string(m.Text()), attachments: m.Attachments(), flags: flags}
 	d.got <- f
 	return true
 }

@@ -21,7 +21,7 @@ type mailbox struct {
 
 	first         uint64    // the number of messages[0]
 	messages      []message // without gaps; Data is shared between mailboxes and never changed
-	seqs          map[messageKey]uint64
+	index         index     // of messages
 	conversations map[string]*conversation
 }
 
@@ -65,7 +65,6 @@ func newPost(p store.Post, at int64) *post {
 func newMailbox(key boxKey, epoch uint64) *mailbox {
 	return &mailbox{
 		key: key, epoch: epoch, first: 1,
-		seqs:          map[messageKey]uint64{},
 		conversations: map[string]*conversation{},
 	}
 }
@@ -94,7 +93,7 @@ func (b *mailbox) append(p *post, to *store.Delivery, key messageKey) uint64 {
 	}
 	b.messages = append(b.messages, message{p, c, key})
 	seq := b.last()
-	b.seqs[key] = seq
+	b.index.add(key, seq)
 	c.seqs = append(c.seqs, seq)
 	if !to.Sent {
 		c.received = append(c.received, seq)
@@ -105,7 +104,7 @@ func (b *mailbox) append(p *post, to *store.Delivery, key messageKey) uint64 {
 // trim removes the oldest entry, which must be there.
 func (b *mailbox) trim() {
 	m := &b.messages[0]
-	delete(b.seqs, m.key)
+	b.index.remove(m.key, b.first)
 	c := m.conversation
 	if c.seqs = c.seqs[1:]; len(c.seqs) == 0 {
 		delete(b.conversations, c.peer)

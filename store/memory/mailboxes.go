@@ -158,7 +158,7 @@ func (m *mailboxes) Append(ctx context.Context, post store.Post) (store.Receipt,
 		if boxes[i] = b; b == nil {
 			continue
 		}
-		if seq, ok := b.seqs[key]; ok {
+		if seq, ok := b.index.find(b, key); ok {
 			receipt.Offsets[i] = store.Offset{Epoch: b.epoch, Seq: seq}
 			first = min(first, b.message(seq).at)
 		}

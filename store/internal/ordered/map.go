@@ -3,6 +3,7 @@ package ordered
 
 import (
 	"bytes"
+	"encoding/binary"
 	"iter"
 	"math/rand/v2"
 )
@@ -17,18 +18,29 @@ type Map struct {
 }
 
 type node struct {
+	start      uint64 // what the key starts with: nearly always enough to tell what comes first, and at hand
 	key, value []byte
 	next       []*node // by level
+}
+
+// startOf returns the first eight bytes of a key as a number that is in the same order.
+func startOf(key []byte) uint64 {
+	if len(key) >= 8 {
+		return binary.BigEndian.Uint64(key)
+	}
+	var b [8]byte
+	copy(b[:], key)
+	return binary.BigEndian.Uint64(b[:])
 }
 
 // find returns the first node whose key is not less than key. If before is not nil, it is set to the pointers that
 // lead to that place at each level.
 func (m *Map) find(key []byte, before *[maxLevel]**node) *node {
-	next := m.head[:]
+	next, start := m.head[:], startOf(key)
 	var at *node
 	for level := maxLevel - 1; level >= 0; level-- {
 		at = next[level]
-		for at != nil && bytes.Compare(at.key, key) < 0 {
+		for at != nil && (at.start < start || at.start == start && bytes.Compare(at.key, key) < 0) {
 			next = at.next
 			at = next[level]
 		}
@@ -62,7 +74,7 @@ func (m *Map) Put(key, value []byte) error {
 	for levels < maxLevel && rand.Uint32()%4 == 0 { //nolint:gosec // decides on speed alone
 		levels++
 	}
-	n := &node{key: bytes.Clone(key), value: value, next: make([]*node, levels)}
+	n := &node{start: startOf(key), key: bytes.Clone(key), value: value, next: make([]*node, levels)}
 	for level := range n.next {
 		n.next[level] = *before[level]
 		*before[level] = n
