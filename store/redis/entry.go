@@ -25,11 +25,24 @@ func isObject(data []byte) bool {
 }
 
 func quote(s string) string {
+	if isPlain(s) {
+		return `"` + s + `"`
+	}
 	b, err := json.Marshal(s)
 	if err != nil {
 		return `""` // a string can always be written
 	}
 	return string(b)
+}
+
+// isPlain reports whether JSON has a string as it is.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
 }
 
 // restOfFacts is what is known of an entry that is posted, from keyLength on (see facts in mailbox.lua).

@@ -3,7 +3,7 @@ package redisstore
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
+	"strconv"
 	"strings"
 
 	"parley/store"
@@ -27,6 +27,7 @@ import (
 //	parley:node:<node>                    set      the users of whom a node has sockets
 //	{parley:nodes}, :gen, :dead           zset, …  the nodes by the end of their lease (lease.lua)
 //	parley:recovery:<SHA-256 of the pid>  string   a recovery (recovery.lua); the hash keeps the secret out of SLOWLOG and the like
+//	parley:probe:0 to 15                   string   whether all keys are on one server (probe.lua)
 //	parley:reconcile                      string   who compares the roster with the sessions
 //
 // The keys of a mailbox are in one slot: a key that has no braces is hashed whole, and one that has, by what is between
@@ -57,15 +58,15 @@ const (
 // chatApp is the application whose mailboxes the contract names.
 const chatApp = "chat"
 
-// mailboxKeys returns the list, info, places and peers of a mailbox; shared means that Node servers use it too.
-func mailboxKeys(b store.Box) (keys []string, shared bool) {
+// mailboxKeys returns the list and info of a mailbox; shared means that Node servers use it too.
+func mailboxKeys(b store.Box) (list, info string, shared bool) {
+	const end = "}:info"
 	if b.App == chatApp && !strings.ContainsAny(b.User, "{}") {
-		list := "messages:" + b.User
-		base := "{" + list + "}"
-		return []string{list, base + ":info", base + ":places", base + ":peers"}, true
+		info = "{messages:" + b.User + end
+		return info[1 : len(info)-len(end)], info, true
 	}
-	base := "parley:{" + escape(b.App) + ":" + escape(b.User) + "}"
-	return []string{base + ":list", base + ":info", base + ":places", base + ":peers"}, b.App == chatApp
+	base := "parley:{" + escape(b.App) + ":" + escape(b.User)
+	return base + "}:list", base + end, b.App == chatApp
 }
 
 var escaper = strings.NewReplacer("%", "%25", ":", "%3A", "{", "%7B", "}", "%7D")
@@ -78,4 +79,4 @@ func recoveryKey(pid string) string {
 }
 
 // messageKey tells the messages of all senders apart. mailbox.lua writes the same.
-func messageKey(sender, id string) string { return fmt.Sprintf("%d:%s%s", len(sender), sender, id) }
+func messageKey(sender, id string) string { return strconv.Itoa(len(sender)) + ":" + sender + id }

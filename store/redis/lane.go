@@ -2,9 +2,8 @@ package redisstore
 
 import (
 	"context"
-	"errors"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -21,7 +20,7 @@ const (
 	// sides.
 	manyLanes = 4
 	// writePatience is how long writes wait for as many as there were in the pipeline before (see [batch.Collector]).
-	writePatience = 2 * time.Millisecond
+	writePatience = 4 * time.Millisecond
 	// queueLength bounds the calls that wait, in all lanes. Who finds a lane full waits, as long as their context allows.
 	queueLength = 2048
 	// pipelineBytes bounds a pipeline, so that nobody waits long for the others. A command counts as commandBytes more than
@@ -53,6 +52,7 @@ type lanes struct {
 	cancel context.CancelFunc
 
 	hurry *hurry
+	joins atomic.Bool // additions to several mailboxes may be one call
 
 	closing sync.RWMutex // held for writing to close the queues
 	closed  bool         // guarded by closing
@@ -66,6 +66,7 @@ type call struct {
 	done     chan error  // with room for the answer; nil if nobody waits
 	failed   func(error) // instead, told of a failure
 	since    time.Time   // when it failed first and was kept
+	sent     bool
 }
 
 // newLanes returns count lanes, in which calls wait for others like them as long as patience says.
@@ -134,6 +135,9 @@ func (l *lanes) queue(key string) chan<- *call {
 
 // size returns the bytes of the command, roughly.
 func (c *command) size() int {
+	if c.add != nil {
+		return c.add.size()
+	}
 	n := 0
 	for _, arg := range c.args {
 		switch v := arg.(type) {
@@ -205,13 +209,13 @@ func next(collector *batch.Collector[*call], kept []*call) (calls []*call, open 
 func (l *lanes) send(calls []*call, mayKeep bool) (kept []*call) {
 	var commands []*command
 	for _, c := range calls {
-		if c.ctx.Err() == nil {
+		if c.sent = c.ctx.Err() == nil; c.sent {
 			commands = append(commands, c.commands...)
 		}
 	}
 	if len(commands) > 0 {
 		ctx, cancel := context.WithTimeout(l.ctx, pipelineTimeout)
-		pipeline(ctx, l.client, commands)
+		l.transmit(ctx, commands)
 		cancel()
 	}
 	size := 0
@@ -232,10 +236,7 @@ func (l *lanes) send(calls []*call, mayKeep bool) (kept []*call) {
 
 // keep reports whether a call that failed may be sent again later: Redis was not there to do it, and not for too long.
 func (c *call) keep() bool {
-	var reply redis.Error
-	if errors.As(firstFailure(c.commands), &reply) && !slices.ContainsFunc(notNow, func(prefix string) bool {
-		return redis.HasErrorPrefix(reply, prefix)
-	}) {
+	if refusal(firstFailure(c.commands)) {
 		return false
 	}
 	if c.since.IsZero() {
@@ -245,12 +246,12 @@ func (c *call) keep() bool {
 }
 
 // notNow are the replies of a Redis that is there, but not ready.
-var notNow = []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"}
+var notNow = []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"}
 
 // answer returns what the caller is told.
 func (c *call) answer() error {
-	if len(c.commands) > 0 && c.commands[0].Cmd == nil {
-		return c.ctx.Err() // it was over before it was sent
+	if !c.sent {
+		return c.ctx.Err() // it was over before
 	}
 	if err := firstFailure(c.commands); err != nil {
 		return unavailable(err)

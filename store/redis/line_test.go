@@ -24,6 +24,7 @@ type line struct {
 // losable are the scripts whose replies can be lost.
 var losable = []any{
 	scriptEnter.sha, scriptEnter.text, scriptLeave.sha, scriptLeave.text, scriptAppend.sha, scriptAppend.text,
+	scriptMany.sha, scriptMany.text,
 }
 
 var errCut = errors.New("the line is cut")

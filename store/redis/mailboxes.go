@@ -6,113 +6,35 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"parley/store"
 )
 
-// mailbox is a mailbox's keys, and what all its scripts are given.
+// mailbox is what the scripts of a mailbox are given.
 type mailbox struct {
-	keys   []string
-	shared bool
-	args   []any
+	list, info  string // keys; the others are made of info
+	user        string
+	life, limit string // as text; those of all mailboxes of a store
+	shared      bool
 }
 
 func (s *Store) mailbox(b store.Box) mailbox {
-	keys, shared := mailboxKeys(b)
-	return mailbox{keys, shared, []any{s.opts.MessageTTL.Milliseconds(), s.opts.MailboxLimit, b.User}}
+	list, info, shared := mailboxKeys(b)
+	return mailbox{list, info, b.User, s.life, s.limit, shared}
 }
+
+func (m mailbox) keys() []string { return m.appendKeys(make([]string, 0, 4)) }
+
+func (m mailbox) appendKeys(keys []string) []string {
+	base := strings.TrimSuffix(m.info, "info")
+	return append(keys, m.list, m.info, base+"places", base+"peers")
+}
+
+func (m mailbox) args() []any { return []any{m.life, m.limit, m.user} }
 
 // run returns a call of one of the mailbox's scripts.
 func (m mailbox) run(script *script, args ...any) *command {
-	return script.run(m.keys, append(slices.Clip(m.args), args...)...)
-}
-
-// Append implements [store.Mailboxes]. All mailboxes are done in one round trip, which is shared with other calls.
-//
-// If it finds that a part of them had the message, with an earlier time, it gives that time to the others too: for a
-// moment they have had the later one.
-func (s *Store) Append(ctx context.Context, post store.Post) (store.Receipt, error) {
-	if err := post.Validate(); err != nil {
-		return store.Receipt{}, err
-	}
-	if err := s.usable(ctx); err != nil {
-		return store.Receipt{}, err
-	}
-	if post.At.IsZero() {
-		post.At = s.opts.Now()
-	}
-	at := max(post.At.UnixMilli(), 0)
-	key := messageKey(post.Sender, post.ID)
-
-	var boxes []mailbox
-	var commands []*command
-	places := make([]int, len(post.To)) // of each delivery in commands
-	index := make(map[store.Box]int, len(post.To))
-	for i, to := range post.To {
-		place, ok := index[to.Box]
-		if !ok {
-			place = len(commands)
-			index[to.Box] = place
-			m := s.mailbox(to.Box)
-			head, whole := itemHead(post.Data, post.ID, m.shared)
-			written := "1"
-			if whole {
-				written = "0"
-			}
-			boxes = append(boxes, m)
-			commands = append(commands, m.run(scriptAppend, key, at, head, written, restOfFacts(key, to, post.Origin)))
-		}
-		places[i] = place
-	}
-	if err := s.writes.do(ctx, boxes[0].keys[0], commands...); err != nil {
-		return store.Receipt{}, fmt.Errorf("append: %w", err)
-	}
-
-	receipt := store.Receipt{ID: post.ID, Offsets: make([]store.Offset, len(post.To)), Duplicate: true}
-	offsets, times := make([]store.Offset, len(commands)), make([]int64, len(commands))
-	for i, c := range commands {
-		reply, _ := c.Val().(string)
-		offset, when, known, ok := parseAppended(reply)
-		if !ok {
-			return store.Receipt{}, errReply
-		}
-		if !known {
-			when = at
-		}
-		offsets[i], times[i] = offset, when
-		receipt.Duplicate = receipt.Duplicate && known
-	}
-	for i, place := range places {
-		receipt.Offsets[i] = offsets[place]
-	}
-	first := slices.Min(times)
-	receipt.At = time.UnixMilli(first).UTC()
-	var late []*command
-	for i, m := range boxes {
-		if times[i] != first {
-			late = append(late, m.run(scriptSettle, key, first))
-		}
-	}
-	if len(late) > 0 {
-		if err := s.writes.do(ctx, boxes[0].keys[0], late...); err != nil {
-			return store.Receipt{}, fmt.Errorf("append: %w", err)
-		}
-	}
-	return receipt, nil
-}
-
-// parseAppended reads the reply of the script: epoch and number, and, of an entry that was there, its time.
-func parseAppended(reply string) (offset store.Offset, at int64, known, ok bool) {
-	epoch, rest, _ := strings.Cut(reply, " ")
-	seq, when, known := strings.Cut(rest, " ")
-	var errs [3]error
-	offset.Epoch, errs[0] = strconv.ParseUint(epoch, 10, 64)
-	offset.Seq, errs[1] = strconv.ParseUint(seq, 10, 64)
-	if known {
-		at, errs[2] = strconv.ParseInt(when, 10, 64)
-	}
-	return offset, at, known, errs == [3]error{}
+	return script.run(m.keys(), append(m.args(), args...)...)
 }
 
 const (
@@ -137,7 +59,7 @@ func (s *Store) After(ctx context.Context, box store.Box, offset store.Offset, l
 			epoch = strconv.FormatUint(offset.Epoch, 10)
 		}
 		c := m.run(scriptAfter, epoch, strconv.FormatUint(min(offset.Seq, maxBefore), 10), min(max(limit-len(entries), 0), window))
-		if err := s.reads.do(ctx, m.keys[0], c); err != nil {
+		if err := s.reads.do(ctx, m.list, c); err != nil {
 			return nil, fmt.Errorf("read mailbox: %w", err)
 		}
 		reply := c.list()
@@ -205,7 +127,7 @@ func (s *Store) Tail(ctx context.Context, box store.Box) (store.Offset, error) {
 	}
 	m := s.mailbox(box)
 	c := m.run(scriptTail)
-	if err := s.reads.do(ctx, m.keys[0], c); err != nil {
+	if err := s.reads.do(ctx, m.list, c); err != nil {
 		return store.Offset{}, fmt.Errorf("read mailbox: %w", err)
 	}
 	reply := c.list()
@@ -245,7 +167,7 @@ func (s *Store) pages(ctx context.Context, m mailbox, before uint64, limit int, 
 	}
 	for range maxAdopt {
 		c := m.run(scriptPages, args...)
-		if err := s.reads.do(ctx, m.keys[0], c); err != nil {
+		if err := s.reads.do(ctx, m.list, c); err != nil {
 			return nil, fmt.Errorf("read mailbox: %w", err)
 		}
 		reply := c.list()

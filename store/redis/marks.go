@@ -101,7 +101,7 @@ func (s *Store) ask(ctx context.Context, lanes *lanes, box store.Box, script *sc
 	m := s.mailbox(box)
 	for range maxAdopt {
 		c := m.run(script, args...)
-		if err := lanes.do(ctx, m.keys[0], c); err != nil {
+		if err := lanes.do(ctx, m.list, c); err != nil {
 			return nil, err
 		}
 		if reply := c.list(); text(reply, 1) != "more" {

@@ -2,7 +2,8 @@
 // number of processes share it, and existing Node servers of the chat's contract (contracts.md A6).
 //
 // keys.go tells what is kept where. A change is one script on keys of one slot, so that it is atomic and no operation
-// spans slots. Scripts are in the folder lua.
+// spans slots. Scripts are in the folder lua. Where all keys are on one server, what is appended to many mailboxes at the
+// same time is one call of a script, and each mailbox is a change of its own in it (joint.go).
 //
 // Calls go out in pipelines: lanes (lane.go) take all calls that are waiting at the moment and send them together, so
 // that any number of senders cost few round trips. A call whose reply was lost may have happened; all calls can be made
@@ -25,6 +26,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,6 +76,8 @@ type Store struct {
 	opts   Options
 	log    zerolog.Logger
 
+	life, limit string // of mailboxes, as the scripts are given them
+
 	writes *lanes
 	reads  *lanes
 	hurry  *hurry
@@ -102,6 +106,7 @@ func Open(ctx context.Context, client redis.UniversalClient, opts Options) (*Sto
 		opts.Reconcile = defaultReconcile
 	}
 	s := &Store{client: client, opts: opts, log: opts.Logger, hurry: newHurry()}
+	s.life, s.limit = strconv.FormatInt(opts.MessageTTL.Milliseconds(), 10), strconv.Itoa(opts.MailboxLimit)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.close = sync.OnceValue(s.shut)
 	s.presence.init(s)
@@ -114,6 +119,7 @@ func Open(ctx context.Context, client redis.UniversalClient, opts Options) (*Sto
 		writers = manyLanes
 	}
 	s.writes, s.reads = newLanes(client, s.hurry, writers, writePatience), newLanes(client, s.hurry, manyLanes, 0)
+	s.writes.joins.Store(s.joins(ctx))
 	s.background.Go(s.presence.keep)
 	s.background.Go(s.presence.mend)
 	if opts.Reconcile > 0 {

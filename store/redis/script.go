@@ -34,7 +34,9 @@ func newScript(names ...string) *script {
 }
 
 var (
-	scriptAppend = newScript("append_next", "mailbox", "append")
+	scriptAppend = newScript("append_usual", "append_next", "mailbox", "append")
+	scriptMany   = newScript("append_usual", "append_long", "mailbox", "append", "append_many")
+	scriptProbe  = newScript("probe")
 	scriptSettle = newScript("mailbox", "settle")
 	scriptTail   = newScript("mailbox", "tail")
 	scriptAfter  = newScript("mailbox", "after")
@@ -69,6 +71,7 @@ type command struct {
 	script *script // nil: a command
 	keys   []string
 	args   []any
+	add    *addition // an append: script, keys and args are filled in when it is sent by itself
 }
 
 // plain returns a command. Its arguments may not be changed afterwards.
@@ -92,8 +95,12 @@ func (c *command) queue(ctx context.Context, pipe redis.Pipeliner, whole bool) {
 		args = append(args, "evalsha", c.script.sha)
 	}
 	args = append(args, len(c.keys))
-	for _, key := range c.keys {
-		args = append(args, key)
+	for i := range c.keys {
+		if c.script == scriptMany {
+			args = append(args, &c.keys[i]) // which is not copied; in a Cluster, where the client looks at it, it must be a string
+		} else {
+			args = append(args, c.keys[i])
+		}
 	}
 	c.Cmd = pipe.Do(ctx, append(args, c.args...)...)
 }
@@ -111,11 +118,13 @@ func (c *command) failure() error {
 // once more in its order the outcome is as if it had not. Nothing else is done twice.
 func pipeline(ctx context.Context, client redis.UniversalClient, commands []*command) {
 	execute(ctx, client, commands, false)
+	if !slices.ContainsFunc(commands, (*command).unknown) {
+		return
+	}
 	var again []*command
 	keys := map[string]bool{} // of those in again
 	for _, c := range commands {
-		unknown := c.script != nil && redis.HasErrorPrefix(c.Err(), "NOSCRIPT")
-		if !unknown && !slices.ContainsFunc(c.touches(), func(key string) bool { return keys[key] }) {
+		if !c.unknown() && !slices.ContainsFunc(c.touches(), func(key string) bool { return keys[key] }) {
 			continue
 		}
 		again = append(again, c)
@@ -123,9 +132,12 @@ func pipeline(ctx context.Context, client redis.UniversalClient, commands []*com
 			keys[key] = true
 		}
 	}
-	if len(again) > 0 {
-		execute(ctx, client, again, true)
-	}
+	execute(ctx, client, again, true)
+}
+
+// unknown reports whether Redis did not know the command's script.
+func (c *command) unknown() bool {
+	return c.script != nil && c.Err() != nil && redis.HasErrorPrefix(c.Err(), "NOSCRIPT")
 }
 
 // touches returns the keys that the command is about.

@@ -32,8 +32,8 @@ func postBefore(t *testing.T, s *Store, script *redis.Script, p store.Post) (rep
 		if to.Sent {
 			sent = "1"
 		}
-		args := append(m.args, messageKey(p.Sender, p.ID), p.At.UnixMilli(), head, "1", to.Peer, p.Origin, sent)
-		reply, err := script.Run(t.Context(), s.client, m.keys, args...).Slice()
+		args := append(m.args(), messageKey(p.Sender, p.ID), p.At.UnixMilli(), head, "1", to.Peer, p.Origin, sent)
+		reply, err := script.Run(t.Context(), s.client, m.keys(), args...).Slice()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -163,7 +163,7 @@ local function mark(item) return string.sub(item, -64) end
 -- entries without places for seen. All keys but the places live as long as the list: that long, or as it does.
 local function save(left)
   if not changed then return end
-  local item = redis.call('LINDEX', list, -1)
+  local item = redis.call('LINDEX', list, '-1')
   redis.call('HSET', info, 'epoch', epoch, 'first', int(first), 'last', int(last), 'seen', int(seen), 'mark', mark(item),
     'placed', int(seen))
   if seen > last then -- or else there may be entries whose ids are not known, and appends take the long way
