@@ -16,6 +16,7 @@ import (
 	"parley/fanout"
 	redisfan "parley/fanout/redis"
 	"parley/handlers"
+	"parley/internal/quietconn"
 	"parley/metrics"
 	"parley/relay"
 	"parley/shard"
@@ -42,7 +43,7 @@ func joinCluster(ctx context.Context, cfg *config.Config, log zerolog.Logger, co
 		return nil, fmt.Errorf("REDIS_URL can't be used: %w", err)
 	}
 	c := &cluster{cfg: cfg, log: log, metrics: counters}
-	c.clients = []redis.UniversalClient{newClient(options), newClient(redisfan.ClientOptions(*options))}
+	c.clients = []redis.UniversalClient{newClient(quietconn.Options(*options)), newClient(redisfan.ClientOptions(*options))}
 	settle := func(user string, online bool) {
 		if f := c.settle.Load(); f != nil {
 			(*f)(user, online)

@@ -22,8 +22,8 @@ type protocol interface {
 	broadcast(*wire.Broadcast) (channel string, body []byte, err error)
 	request(namespace string, r *wire.Request) (channel string, body []byte, err error)
 	response(namespace string, to *wire.Request, r *wire.Response) (channel string, body []byte, err error)
-	// sort hands an incoming message on. It is called by the reader and must not wait.
-	sort(in *inbox, channel, body string)
+	// sort says who handles an incoming message, nil if nobody. It is called by the reader and must not wait.
+	sort(in *inbox, channel, body string) (*worker, delivery)
 	// slotKey returns the key whose slot of a Cluster decides which node a channel is heard on.
 	slotKey(channel string) string
 	// owns tells whether a namespace's broadcasts may come on a channel.
@@ -87,28 +87,29 @@ func (c classic) response(namespace string, to *wire.Request, r *wire.Response) 
 	return channel, body, err
 }
 
-func (c classic) sort(in *inbox, channel, body string) {
+func (c classic) sort(in *inbox, channel, body string) (*worker, delivery) {
 	kind, ok := strings.CutPrefix(channel, c.key)
 	if !ok {
-		return
+		return nil, delivery{}
 	}
 	switch {
 	case strings.HasPrefix(kind, "#"):
 		uid, _ := wire.Sender(body)
 		if !c.fanout.spaces.isOwn(uid) {
-			in.put(in.worker(uid), delivery{kind: broadcastMessage, topic: channel, body: body})
+			return in.worker(uid), delivery{kind: broadcastMessage, topic: channel, body: body}
 		}
 	case strings.HasPrefix(kind, "-request#"):
 		uid := wire.RequestSender(body)
 		if !c.fanout.spaces.isOwn(uid) {
 			namespace := strings.TrimSuffix(kind[len("-request#"):], "#")
-			in.put(in.worker(uid), delivery{kind: requestMessage, topic: namespace, body: body})
+			return in.worker(uid), delivery{kind: requestMessage, topic: namespace, body: body}
 		}
 	case strings.HasPrefix(kind, "-response#"):
 		if c.fanout.pending.any() {
-			in.put(in.responses, delivery{kind: responseMessage, body: body})
+			return in.responses, delivery{kind: responseMessage, body: body}
 		}
 	}
+	return nil, delivery{}
 }
 
 // slotKey has all channels on one node, where everything is published too: so the messages of a sender stay in order.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/alicebob/miniredis/v2"
+
 	"parley/engineio"
 	"parley/fanout/redis/wire"
 	"parley/metrics"
@@ -135,7 +137,7 @@ func TestMailReachesFollowersWithItsOffset(t *testing.T) {
 		Message: engineio.NewMessage([]byte(`2["private message",{"n":1},"5-7"]`)),
 	}))
 	m := next(t, heard)
-	got, err := wire.Decoder{}.Broadcast([]byte(m.Payload))
+	got, err := wire.Decoder{}.Broadcast(m.Payload)
 	must(t, err)
 	if string(got.Data) != `["private message",{"n":1}]` || fmt.Sprint(got.Rooms, got.Except) != "[user] [sender]" {
 		t.Errorf("node peers get %s for %v except %v", got.Data, got.Rooms, got.Except)
@@ -143,6 +145,71 @@ func TestMailReachesFollowersWithItsOffset(t *testing.T) {
 	must(t, a.Emit(ctx, event("/", nil, nil, "end")))
 	tab.expect(`2["private message",{"n":1},"5-7"]`, `2["end"]`)
 	plain.expect(`2["end"]`)
+}
+
+// Mail that the reader delivers by itself does not overtake what its sender published before, and is not overtaken.
+func TestMailAndEventsOfOneSenderStayInOrder(t *testing.T) {
+	for name, options := range map[string]func(*Options){
+		"classic": func(o *Options) { o.Workers = 4 },
+		"sharded": func(o *Options) { o.Workers = 4; useSharded(o) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, a, b := two(t, options)
+			ctx := context.Background()
+			box := store.Box{App: "chat", User: "user"}
+			b.pool.HandleMail("chat", noMail{})
+			there := b.connect("/", "there", "user")
+			_, err := b.pool.Owner("user").Follow(ctx, follower(b, there, "user"), box, store.Offset{Epoch: 5})
+			must(t, err)
+			const n = 1000
+			for i := range n {
+				must(t, a.Deliver(ctx, shard.Mail{
+					Box: box, Offset: store.Offset{Epoch: 5, Seq: uint64(i + 1)}, Namespace: "/", Text: fmt.Appendf(nil, `2["mail",%d]`, i),
+					Message: engineio.NewMessage([]byte("not for others")),
+				}))
+				if i%7 == 0 {
+					must(t, a.Emit(ctx, event("/", []string{"user"}, nil, "n", i)))
+				}
+				if i%100 == 99 { // mail goes to a reader that has nothing to do, and to one that has
+					there.expectMail(i-99, i+1)
+				}
+			}
+		})
+	}
+}
+
+// expectMail checks that the device is sent what the test above sends.
+func (d *device) expectMail(from, to int) {
+	d.t.Helper()
+	for i := from; i < to; i++ {
+		d.expect(fmt.Sprintf(`2["mail",%d,"5-%d"]`, i, i+1))
+		if i%7 == 0 {
+			d.expect(fmt.Sprintf(`2["n",%d]`, i))
+		}
+	}
+}
+
+// What a message costs in memory on its way out, and in, beside what the client of Redis needs.
+func TestAllocations(t *testing.T) {
+	f := newServer(t, miniredis.RunT(t).Addr())
+	mail := shard.Mail{
+		Box: store.Box{App: "chat", User: "user"}, Offset: store.Offset{Epoch: 1763705145000000123, Seq: 7}, Origin: "0123456789abcdefghij",
+		Namespace: "/", Text: []byte(`2["private message",{"content":"hello","from":"somebody","to":"user"}]`),
+	}
+	_, body, err := f.protocol.broadcast(f.broadcastOf(&mail))
+	must(t, err)
+	b, err := f.decoder.Broadcast(string(body))
+	must(t, err)
+	if got := testing.AllocsPerRun(1000, func() { _, _, _ = f.protocol.broadcast(f.broadcastOf(&mail)) }); got > 5 {
+		t.Errorf("encoding mail allocates %v times", got)
+	}
+	if got := testing.AllocsPerRun(1000, func() { _ = mailOf(b) }); got > 3 {
+		t.Errorf("making mail of a broadcast allocates %v times", got)
+	}
+	echo := string(body)
+	if got := testing.AllocsPerRun(1000, func() { f.inbox.sort("socket.io#/#user#", echo, true) }); got > 0 {
+		t.Errorf("an echo allocates %v times", got)
+	}
 }
 
 type noMail struct{}

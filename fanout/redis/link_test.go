@@ -17,8 +17,10 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
+	"parley/engineio"
 	"parley/metrics"
 	"parley/shard"
+	"parley/store"
 )
 
 func TestExactlyTheRoomsWithMembersAreHeard(t *testing.T) {
@@ -231,6 +233,38 @@ func TestSlowShardNeverCostsTheConnection(t *testing.T) {
 	})
 	if n := b.metrics.Value(metrics.BusReconnects, "lost"); n > 0 {
 		t.Errorf("the connection was lost %v times", n)
+	}
+}
+
+// The reader does not wait for a shard that takes no more mail.
+func TestReaderDoesNotWaitForAShard(t *testing.T) {
+	_, a, b := two(t)
+	heard := make(chan Notification, 1)
+	b.OnNotification(func(_ context.Context, n Notification) { heard <- n })
+	box := store.Box{App: "chat", User: "user"}
+	b.pool.HandleMail("chat", noMail{})
+	there := b.connect("/", "there", "user")
+	ctx := context.Background()
+	_, err := b.pool.Owner("user").Follow(ctx, follower(b, there, "user"), box, store.Offset{Epoch: 5})
+	must(t, err)
+	entered, release := make(chan struct{}), make(chan struct{})
+	go func() {
+		_ = b.pool.Owner("user").Query(ctx, func(*shard.View) { close(entered); <-release })
+	}()
+	<-entered
+	const n, most = 9000, 8000 // more than a shard's inbox takes, and what it takes at least
+	for i := range n {
+		must(t, a.Deliver(ctx, shard.Mail{
+			Box: box, Offset: store.Offset{Epoch: 5, Seq: uint64(i + 1)}, Namespace: "/", Text: fmt.Appendf(nil, `2["mail",%d]`, i),
+			Message: engineio.NewMessage([]byte("not for others")),
+		}))
+	}
+	must(t, b.links.wait(bounded(t), notifyChannel))
+	must(t, a.Notify(bounded(t), Notification{Event: "e", ID: "user"}))
+	next(t, heard)
+	close(release)
+	for i := range most { // the rest may have waited for too long
+		there.expect(fmt.Sprintf(`2["mail",%d,"5-%d"]`, i, i+1))
 	}
 }
 

@@ -4,8 +4,8 @@
 //
 // Three kinds of goroutine stand between Redis and the shards, each with bounded queues between them:
 // the publisher sends everything that waits in one pipeline; the reader of the subscriber connection (with a Cluster, of one
-// to each master) does no more than sort messages into queues, so that Redis never drops it for being slow; and workers decode,
-// one for the messages of a sender, so that these stay in order. What does not fit into a queue is dropped and
+// to each master) sorts messages into queues, and handles nothing itself but small mail that nobody has to be waited for, so that
+// Redis never drops it for being slow; and workers decode, one for the messages of a sender, so that these stay in order. What does not fit into a queue is dropped and
 // counted: pub/sub promises nothing, and what must not be lost is in a mailbox of the store.
 package redisfan
 
@@ -25,6 +25,7 @@ import (
 	"parley/engineio"
 	"parley/fanout"
 	"parley/fanout/redis/wire"
+	"parley/internal/quietconn"
 	"parley/metrics"
 	"parley/shard"
 	"parley/socketio/packet"
@@ -91,12 +92,12 @@ func (o Options) withDefaults() Options {
 }
 
 // ClientOptions returns o changed to what a Fanout's client should have: publishes are not retried, because a
-// peer would get twice what Redis took the first time, and an absent Redis is noticed at once.
+// peer would get twice what Redis took the first time, an absent Redis is noticed at once, and calls to the kernel cost little.
 func ClientOptions(o redis.UniversalOptions) *redis.UniversalOptions {
 	o.MaxRetries, o.DialerRetries = -1, 1
 	o.ContextTimeoutEnabled = true
 	o.Protocol = 2 // with 3 the client looks for notifications of its own before each message
-	return &o
+	return quietconn.Options(o)
 }
 
 // Fanout reaches the sockets of all processes. It implements fanout.Fanout.
@@ -111,6 +112,7 @@ type Fanout struct {
 	metrics  *metrics.Metrics
 	warning  rate.Sometimes // how often losses are logged
 
+	ended   context.Context // has ended: for calls that are not to wait
 	ctx     context.Context // ends when Close is called
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -160,6 +162,7 @@ func New(pool *shard.Pool, local *fanout.Local, host fanout.Host, o Options) (*F
 	default:
 		f.protocol = classic{f, o.Key}
 	}
+	f.ended = endedContext()
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.publisher = newPublisher(f)
 	f.inbox = newInbox(f)
@@ -283,17 +286,25 @@ func (f *Fanout) Deliver(ctx context.Context, mails ...shard.Mail) error {
 	return f.local.Deliver(ctx, mails...)
 }
 
+// mailBroadcast is a broadcast of mail with all that it refers to.
+type mailBroadcast struct {
+	wire.Broadcast
+	mail         wire.Mail
+	room, except [1]string
+}
+
 // broadcastOf is mail as other processes are told of it.
 func (f *Fanout) broadcastOf(m *shard.Mail) *wire.Broadcast {
-	sel := shard.Selector{Namespace: m.Namespace, Rooms: []string{m.Box.User}}
+	b := &mailBroadcast{
+		mail: wire.Mail{App: m.Box.App, User: m.Box.User, Epoch: m.Offset.Epoch, Seq: m.Offset.Seq, Origin: m.Origin},
+		room: [1]string{m.Box.User}, except: [1]string{m.Origin},
+	}
+	b.UID, b.Event = f.space(m.Namespace).uid, eventOf(m.Namespace, m.Text, m.Attachments)
+	b.Rooms, b.Mail = b.room[:], &b.mail
 	if m.Origin != "" {
-		sel.Except = []string{m.Origin}
+		b.Except = b.except[:]
 	}
-	b := &wire.Broadcast{
-		UID: f.space(m.Namespace).uid, Event: eventOf(m.Namespace, m.Text, m.Attachments), Opts: optsOf(sel, 0),
-	}
-	b.Mail = &wire.Mail{App: m.Box.App, User: m.Box.User, Epoch: m.Offset.Epoch, Seq: m.Offset.Seq, Origin: m.Origin}
-	return b
+	return &b.Broadcast
 }
 
 // Join implements fanout.Fanout. It returns when the sockets of this process have joined.
@@ -440,12 +451,16 @@ func packetOf(e *wire.Event) []byte {
 
 // mailOf returns the mail that a message is.
 func mailOf(b *wire.Broadcast) shard.Mail {
-	text := packetOf(&b.Event)
 	m := shard.Mail{
 		Box:    store.Box{App: b.Mail.App, User: b.Mail.User},
 		Offset: store.Offset{Epoch: b.Mail.Epoch, Seq: b.Mail.Seq},
 		Origin: b.Mail.Origin,
 	}
-	m.Message = engineio.NewMessage(packet.AppendArg(nil, text, m.Offset.String()), b.Attachments...)
+	offset := m.Offset.String()
+	const head = engineio.Headroom + 2*16 // the packet's type and numbers, and what goes around the offset
+	text := make([]byte, engineio.Headroom, head+len(b.Namespace)+len(b.Data)+len(offset))
+	text = packet.Append(text, &packet.Packet{Type: packet.Event, Namespace: b.Namespace, Data: b.Data, Attachments: b.Attachments})
+	text = packet.AppendArg(text[:engineio.Headroom], text[engineio.Headroom:], offset) // copied to where it is
+	m.Message = engineio.NewMessageInPlace(text, b.Attachments...)
 	return m
 }

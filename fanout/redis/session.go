@@ -28,6 +28,8 @@ const (
 	// doubled up to redialPauseMax.
 	redialPause    = 20 * time.Millisecond
 	redialPauseMax = 3 * time.Second
+	// waited is how long it takes at least to receive a message that was not there yet. One that was takes less.
+	waited = 20 * time.Microsecond
 )
 
 // start has the link run until it or the fan-out is closed.
@@ -287,22 +289,33 @@ func (l *link) held() time.Time {
 	return l.hold
 }
 
-// read takes what arrives, and hands it on without waiting for anybody, until the connection ends.
+// read takes what arrives, and hands it on or handles it without waiting for anybody, until the connection ends.
 func (l *link) read(conn *redis.PubSub, own *echo) error {
 	ctx := endedContext()
+	const none, asItIs = time.Duration(0), time.Duration(-1)
+	timeout := none // set once, since that costs a little each time
+	row := 0        // messages handled here since the last that was waited for
+	done := time.Now()
 	for {
-		msg, err := conn.Receive(ctx)
+		msg, err := conn.ReceiveTimeout(ctx, timeout)
+		timeout = asItIs
+		now := time.Now()
+		if now.Sub(done) > waited {
+			row = 0
+		}
+		done = now
 		if err != nil {
 			if !passing(err) {
 				return err
 			}
 			l.refused()
 		}
-		l.heard.Store(time.Now().UnixNano())
+		l.heard.Store(now.UnixNano())
 		switch msg := msg.(type) {
 		case *redis.Message:
-			if !own.take(msg.Payload) {
-				l.fanout.inbox.sort(msg.Channel, msg.Payload)
+			if !own.take(msg.Payload) && l.fanout.inbox.sort(msg.Channel, msg.Payload, row < atOnceRow) {
+				row++
+				done = time.Now()
 			}
 		case *redis.Pong:
 			if own.missing(msg.Payload) {

@@ -65,22 +65,26 @@ func (s sharded) owns(namespace, channel string) bool {
 	return strings.HasPrefix(channel, s.base(namespace))
 }
 
-func (s sharded) sort(in *inbox, channel, body string) {
+func (s sharded) sort(in *inbox, channel, body string) (*worker, delivery) {
 	uid := wire.ShardedSender(body)
-	if !s.fanout.spaces.isOwn(uid) {
-		in.put(in.worker(uid), delivery{kind: shardedMessage, topic: channel, body: body})
+	if s.fanout.spaces.isOwn(uid) {
+		return nil, delivery{}
 	}
+	return in.worker(uid), delivery{kind: shardedMessage, topic: channel, body: body}
 }
 
-// handleSharded does what a message of the sharded adapter asks.
-func (f *Fanout) handleSharded(channel string, body []byte) {
+// handleSharded does what a message of the sharded adapter asks, as handle says.
+func (f *Fanout) handleSharded(channel, body string, wait bool) (done bool) {
 	m, err := f.decoder.Sharded(body)
 	if err != nil {
 		f.reject(reasonOf(err))
-		return
+		return true
 	}
 	if f.spaces.isOwn(m.UID) {
-		return
+		return true
+	}
+	if !wait && m.Broadcast == nil {
+		return false
 	}
 	switch {
 	case m.Response != nil:
@@ -90,10 +94,11 @@ func (f *Fanout) handleSharded(channel string, body []byte) {
 	case !f.protocol.owns(m.Namespace, channel):
 		f.reject("wrong channel")
 	case m.Broadcast != nil:
-		f.deliver(m.Broadcast)
+		return f.deliver(m.Broadcast, wait)
 	default:
 		f.answer(m.Namespace, m.Request)
 	}
+	return true
 }
 
 func (s sharded) servers(ctx context.Context, namespace string) (int, error) {

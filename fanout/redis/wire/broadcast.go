@@ -1,8 +1,10 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
+	"strings"
 
 	"parley/socketio/packet"
 )
@@ -19,7 +21,7 @@ func (b *Broadcast) Encode() ([]byte, error) {
 	if err := b.check(); err != nil {
 		return nil, err
 	}
-	w := newWriter()
+	w := newWriter(len(b.UID) + b.Event.size() + b.Opts.size())
 	w.array(3)
 	w.string(b.UID)
 	w.event(&b.Event)
@@ -27,11 +29,56 @@ func (b *Broadcast) Encode() ([]byte, error) {
 	return w.bytes()
 }
 
-// check makes sure that data is an array which begins with a name that clients accept.
+// overhead is what an event or options need beside what is different in each, about.
+const overhead = 48
+
+// size is how much room an event needs, about: most values take less than in JSON.
+func (e *Event) size() int {
+	n := overhead + len(e.Namespace) + len(e.Data)
+	for _, a := range e.Attachments {
+		n += len(a)
+	}
+	return n
+}
+
+// size is how much room options need, about.
+func (o *Opts) size() int {
+	n := overhead
+	for _, list := range [][]string{o.Rooms, o.Except} {
+		for _, s := range list {
+			n += len(s) + 2
+		}
+	}
+	if m := o.Mail; m != nil {
+		n += 2*overhead + len(m.App) + len(m.User) + len(m.Origin)
+	}
+	return n
+}
+
+// check makes sure that data begins as an array with a name that clients accept. Whether the rest is JSON shows when it is
+// written.
 func (e *Event) check() error {
-	p := packet.Packet{Type: packet.Event, Data: e.Data}
-	name, _, err := p.Event()
-	if err != nil || packet.Reserved(name) {
+	rest, ok := bytes.CutPrefix(e.Data, []byte{'['})
+	for ok && len(rest) > 0 && isSpace(rest[0]) {
+		rest = rest[1:]
+	}
+	if !ok || len(rest) == 0 {
+		return ErrEvent
+	}
+	switch c := rest[0]; {
+	case c == '-' || '0' <= c && c <= '9':
+		return nil
+	case c != '"':
+		return ErrEvent
+	}
+	raw := rest[:skipString(rest, 0)]
+	if bytes.IndexByte(raw, '\\') < 0 {
+		if len(raw) < 2 || packet.Reserved(string(raw[1:len(raw)-1])) {
+			return ErrEvent
+		}
+		return nil
+	}
+	if name, ok := unquote(raw); !ok || packet.Reserved(name) {
 		return ErrEvent
 	}
 	return nil
@@ -59,7 +106,7 @@ func (w *writer) opts(o *Opts) {
 	w.strings(o.Except)
 	w.string("flags")
 	flags := 0
-	for _, set := range []bool{o.Volatile, o.NoCompress, o.Timeout > 0} {
+	for _, set := range [...]bool{o.Volatile, o.NoCompress, o.Timeout > 0} {
 		if set {
 			flags++
 		}
@@ -103,8 +150,15 @@ func Sender(body string) (uid string, ok bool) {
 	return body[2 : 2+n], true
 }
 
-// Broadcast reads a message. The result's byte slices alias body.
-func (d Decoder) Broadcast(body []byte) (*Broadcast, error) {
+// IsMail tells whether a broadcast is the entry of a mailbox, without decoding it. It is a hint: there may be something in it
+// that looks so.
+func IsMail(body string) bool {
+	const longest, key = 512, "parley" // the last of the options; ids and names are shorter
+	return strings.Contains(body[max(len(body)-longest, 0):], key)
+}
+
+// Broadcast reads a message. The result's strings are parts of body.
+func (d Decoder) Broadcast(body string) (*Broadcast, error) {
 	r := newReader(body, d.maxAttachments())
 	n, err := r.arrayLen()
 	if err != nil {
@@ -155,23 +209,6 @@ func (r *reader) event(e *Event) error {
 	return nil
 }
 
-// integer takes a number that is an integer.
-func (r *reader) integer() (int64, error) {
-	if err := r.is(kindNumber); err != nil {
-		return 0, err
-	}
-	start := len(r.out)
-	if err := r.number(); err != nil {
-		return 0, err
-	}
-	n, err := strconv.ParseInt(string(r.out[start:]), 10, 64)
-	r.out = r.out[:start]
-	if err != nil {
-		return 0, ErrShape
-	}
-	return n, nil
-}
-
 // eventData takes an event's name and arguments. Of several, the last counts, as in JavaScript.
 func (r *reader) eventData() ([]byte, error) {
 	n, err := r.arrayLen()
@@ -197,9 +234,7 @@ func (r *reader) eventData() ([]byte, error) {
 		}
 	}
 	r.out = append(r.out, ']')
-	data := r.out[start:len(r.out):len(r.out)]
-	r.out = nil // data keeps it
-	return data, nil
+	return r.out[start:len(r.out):len(r.out)], nil // what is appended from now on is behind it
 }
 
 func (r *reader) eventName() error {
@@ -216,7 +251,7 @@ func (r *reader) eventName() error {
 	if err != nil {
 		return err
 	}
-	if packet.Reserved(string(name)) {
+	if packet.Reserved(name) {
 		return ErrEvent
 	}
 	r.out = appendString(r.out, name)
@@ -248,7 +283,7 @@ func (r *reader) names() ([]string, error) {
 	if k, err := r.kind(); err != nil {
 		return nil, err
 	} else if k == kindNil {
-		return nil, r.taken(r.dec.DecodeNil())
+		return nil, r.null()
 	}
 	n, err := r.arrayLen()
 	if err != nil || n == 0 {
@@ -329,23 +364,6 @@ func (r *reader) mail() (*Mail, error) {
 		err = ErrShape
 	}
 	return m, err
-}
-
-// natural takes an integer from 0.
-func (r *reader) natural() (uint64, error) {
-	if err := r.is(kindNumber); err != nil {
-		return 0, err
-	}
-	start := len(r.out)
-	if err := r.number(); err != nil {
-		return 0, err
-	}
-	n, err := strconv.ParseUint(string(r.out[start:]), 10, 64)
-	r.out = r.out[:start]
-	if err != nil {
-		return 0, ErrShape
-	}
-	return n, nil
 }
 
 // names reads a JSON list of rooms as reader.names does.

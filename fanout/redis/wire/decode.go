@@ -1,39 +1,41 @@
 package wire
 
 import (
-	"bytes"
+	"encoding/binary"
+	"errors"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
-	"github.com/vmihailenco/msgpack/v5"
-	"github.com/vmihailenco/msgpack/v5/msgpcode"
+	"github.com/tinylib/msgp/msgp"
 )
 
 // reader reads MessagePack and appends it to out as JSON, byte arrays as placeholders of attachments
-// (redis-adapter.md section 3). The library reads codes, lengths and numbers; contents are cut from data, after
-// their length was checked against what is there.
+// (redis-adapter.md section 3). Texts are parts of data, which is never copied as a whole.
 type reader struct {
-	data           []byte
-	src            *bytes.Reader
-	dec            *msgpack.Decoder
+	data           string
+	rest           []byte // the end of data that was not taken yet, only to be read
 	maxAttachments int
 
 	out         []byte
-	attachments [][]byte // they alias data
-	placeholder bool     // plain data has a key that is a placeholder's
+	attachments [][]byte
+	placeholder bool // plain data has a key that is a placeholder's
+
+	extension *msgp.RawExtension // the last one, nil if there was none; the next has its memory
 }
 
-func newReader(data []byte, maxAttachments int) *reader {
-	src := bytes.NewReader(data)
-	return &reader{data: data, src: src, dec: msgpack.NewDecoder(src), maxAttachments: maxAttachments}
+func newReader(data string, maxAttachments int) *reader {
+	view := unsafe.Slice(unsafe.StringData(data), len(data)) //nolint:gosec // a reader writes nothing to it
+	return &reader{data: data, rest: view, maxAttachments: maxAttachments, out: make([]byte, 0, len(data))}
 }
 
 // end checks that nothing follows, and that no plain data would be taken for one of the attachments.
 func (r *reader) end() error {
 	switch {
-	case r.src.Len() > 0:
+	case len(r.rest) > 0:
 		return ErrTrailing
 	case r.placeholder && len(r.attachments) > 0:
 		return ErrPlaceholder
@@ -41,65 +43,22 @@ func (r *reader) end() error {
 	return nil
 }
 
-// take cuts the next n bytes.
-func (r *reader) take(n int) ([]byte, error) {
-	if n < 0 || n > r.src.Len() {
-		return nil, ErrMalformed
-	}
-	start := len(r.data) - r.src.Len()
-	if _, err := r.src.Seek(int64(n), 1); err != nil {
-		return nil, ErrMalformed
-	}
-	return r.data[start : start+n : start+n], nil
-}
-
-// next returns the code of the next value without taking it.
-func (r *reader) next() (byte, error) {
-	if r.src.Len() == 0 {
-		return 0, ErrMalformed
-	}
-	return r.data[len(r.data)-r.src.Len()], nil
-}
-
-// kind is what the next value is.
-type kind int
-
-const (
-	kindOther kind = iota
-	kindNil
-	kindBool
-	kindNumber
-	kindString
-	kindBinary
-	kindArray
-	kindMap
-	kindExt
-)
-
-func (r *reader) kind() (kind, error) {
-	c, err := r.next()
+// took goes on with rest, unless the library could not read what precedes it: its kind is known, so it was cut off.
+func (r *reader) took(rest []byte, err error) error {
 	if err != nil {
-		return kindOther, err
+		return ErrMalformed
 	}
-	switch {
-	case c == msgpcode.Nil:
-		return kindNil, nil
-	case c == msgpcode.True || c == msgpcode.False:
-		return kindBool, nil
-	case msgpcode.IsFixedNum(c) || c >= msgpcode.Float && c <= msgpcode.Int64:
-		return kindNumber, nil
-	case msgpcode.IsString(c):
-		return kindString, nil
-	case msgpcode.IsBin(c):
-		return kindBinary, nil
-	case msgpcode.IsFixedArray(c) || c == msgpcode.Array16 || c == msgpcode.Array32:
-		return kindArray, nil
-	case msgpcode.IsFixedMap(c) || c == msgpcode.Map16 || c == msgpcode.Map32:
-		return kindMap, nil
-	case msgpcode.IsExt(c):
-		return kindExt, nil
+	r.rest = rest
+	return nil
+}
+
+// kind returns what the next value is.
+func (r *reader) kind() (kind, error) {
+	k := kindOf(r.rest)
+	if k == kindOther || tooLong(r.rest) {
+		return kindOther, ErrMalformed
 	}
-	return kindOther, ErrMalformed
+	return k, nil
 }
 
 // is reports whether the next value is of kind k, and fails with ErrShape if it is not.
@@ -111,12 +70,25 @@ func (r *reader) is(k kind) error {
 	return err
 }
 
-// arrayLen takes the head of an array.
-func (r *reader) arrayLen() (int, error) {
+// null takes a null.
+func (r *reader) null() error { return r.took(msgp.ReadNilBytes(r.rest)) }
+
+// arrayLen takes the head of an array. Nobody has checked that so much follows.
+func (r *reader) arrayLen() (uint32, error) {
 	if err := r.is(kindArray); err != nil {
 		return 0, err
 	}
-	return checked(r.dec.DecodeArrayLen())
+	n, rest, err := msgp.ReadArrayHeaderBytes(r.rest)
+	return n, r.took(rest, err)
+}
+
+// mapLen is arrayLen for a map.
+func (r *reader) mapLen() (uint32, error) {
+	if err := r.is(kindMap); err != nil {
+		return 0, err
+	}
+	n, rest, err := msgp.ReadMapHeaderBytes(r.rest)
+	return n, r.took(rest, err)
 }
 
 // text takes a string.
@@ -124,25 +96,22 @@ func (r *reader) text() (string, error) {
 	if err := r.is(kindString); err != nil {
 		return "", err
 	}
-	b, err := r.content()
-	return string(b), err
+	return r.content()
 }
 
-// content takes the string or byte array that is next.
-func (r *reader) content() ([]byte, error) {
-	n, err := checked(r.dec.DecodeBytesLen())
-	if err != nil {
-		return nil, err
+// content takes the string that is next.
+func (r *reader) content() (string, error) {
+	b, rest, err := msgp.ReadStringZC(r.rest)
+	if err := r.took(rest, err); err != nil {
+		return "", err
 	}
-	return r.take(n)
+	end := len(r.data) - len(rest)
+	return r.data[end-len(b) : end], nil
 }
 
 // each calls f for the entries of the map that is next, with f to take the value.
 func (r *reader) each(f func(key string) error) error {
-	if err := r.is(kindMap); err != nil {
-		return err
-	}
-	n, err := checked(r.dec.DecodeMapLen())
+	n, err := r.mapLen()
 	if err != nil {
 		return err
 	}
@@ -165,7 +134,7 @@ func (r *reader) key() (string, error) {
 	case err != nil:
 		return "", err
 	case k == kindString:
-		return r.text()
+		return r.content()
 	case k != kindNil && k != kindBool && k != kindNumber:
 		return "", ErrShape
 	}
@@ -202,11 +171,11 @@ func (r *reader) maybe(depth int) (undefined bool, err error) {
 	switch k {
 	case kindNil:
 		r.out = append(r.out, "null"...)
-		return false, r.taken(r.dec.DecodeNil())
+		return false, r.null()
 	case kindBool:
-		b, err := r.dec.DecodeBool()
+		b, rest, err := msgp.ReadBoolBytes(r.rest)
 		r.out = strconv.AppendBool(r.out, b)
-		return false, r.taken(err)
+		return false, r.took(rest, err)
 	case kindNumber:
 		return false, r.number()
 	case kindString:
@@ -214,8 +183,8 @@ func (r *reader) maybe(depth int) (undefined bool, err error) {
 		r.out = appendString(r.out, b)
 		return false, err
 	case kindBinary:
-		b, err := r.content()
-		if err != nil {
+		b, rest, err := msgp.ReadBytesZC(r.rest)
+		if err := r.took(rest, err); err != nil {
 			return false, err
 		}
 		return false, r.attach(b)
@@ -253,7 +222,7 @@ func (r *reader) object(depth int) error {
 		if !first {
 			r.out = append(r.out, ',')
 		}
-		r.out = append(appendString(r.out, []byte(key)), ':')
+		r.out = append(appendString(r.out, key), ':')
 		undefined, err := r.maybe(depth + 1)
 		if undefined {
 			r.out = r.out[:before] // as JSON.stringify does
@@ -269,39 +238,82 @@ func (r *reader) object(depth int) error {
 	return err
 }
 
+// number appends the number that is next.
 func (r *reader) number() error {
-	c, err := r.next()
-	if err != nil {
-		return err
-	}
-	switch c {
-	case msgpcode.Float:
-		f, err := r.dec.DecodeFloat32()
-		r.out = appendFloat(r.out, float64(f))
-		return r.taken(err)
-	case msgpcode.Double:
-		f, err := r.dec.DecodeFloat64()
+	n, f, k, err := r.numeric()
+	switch k {
+	case floating:
 		r.out = appendFloat(r.out, f)
-		return r.taken(err)
-	case msgpcode.Uint8, msgpcode.Uint16, msgpcode.Uint32, msgpcode.Uint64:
-		n, err := r.dec.DecodeUint64()
+	case unsigned:
 		r.out = strconv.AppendUint(r.out, n, 10)
-		return r.taken(err)
+	case signed:
+		r.out = strconv.AppendInt(r.out, int64(n), 10)
 	}
-	n, err := r.dec.DecodeInt64()
-	r.out = strconv.AppendInt(r.out, n, 10)
-	return r.taken(err)
+	return err
 }
 
-// taken maps an error of the library, which only says that data ended.
-func (r *reader) taken(err error) error {
-	if err != nil {
-		return ErrMalformed
+// numberKind is how a number is written.
+type numberKind int
+
+const (
+	floating numberKind = iota
+	unsigned
+	signed
+)
+
+// numeric takes the number that is next: n, with its sign in the bits ahead, or f if it is floating.
+func (r *reader) numeric() (n uint64, f float64, k numberKind, err error) {
+	var i int64
+	rest := r.rest
+	switch msgp.NextType(rest) {
+	case msgp.UintType:
+		k = unsigned
+		n, rest, err = msgp.ReadUint64Bytes(rest)
+	case msgp.IntType:
+		k = signed
+		i, rest, err = msgp.ReadInt64Bytes(rest)
+		n = uint64(i)
+	default:
+		f, rest, err = msgp.ReadFloat64Bytes(rest)
 	}
-	return nil
+	return n, f, k, r.took(rest, err)
 }
 
-// attach appends a placeholder for b.
+// integer takes a number that is an integer.
+func (r *reader) integer() (int64, error) {
+	if err := r.is(kindNumber); err != nil {
+		return 0, err
+	}
+	n, f, k, err := r.numeric()
+	switch {
+	case err != nil:
+		return 0, err
+	case k == floating && f == math.Trunc(f) && math.Abs(f) < 1<<63:
+		return int64(f), nil
+	case k == floating, k == unsigned && n > math.MaxInt64:
+		return 0, ErrShape
+	}
+	return int64(n), nil
+}
+
+// natural takes an integer from 0.
+func (r *reader) natural() (uint64, error) {
+	if err := r.is(kindNumber); err != nil {
+		return 0, err
+	}
+	n, f, k, err := r.numeric()
+	switch {
+	case err != nil:
+		return 0, err
+	case k == floating && f == math.Trunc(f) && f >= 0 && f < 1<<64:
+		return uint64(f), nil
+	case k == floating, k == signed && int64(n) < 0:
+		return 0, ErrShape
+	}
+	return n, nil
+}
+
+// attach appends a placeholder for a copy of b.
 func (r *reader) attach(b []byte) error {
 	if len(r.attachments) >= r.maxAttachments {
 		return ErrAttachments
@@ -309,7 +321,7 @@ func (r *reader) attach(b []byte) error {
 	r.out = append(r.out, placeholderStart...)
 	r.out = strconv.AppendInt(r.out, int64(len(r.attachments)), 10)
 	r.out = append(r.out, '}')
-	r.attachments = append(r.attachments, b)
+	r.attachments = append(r.attachments, append([]byte{}, b...))
 	return nil
 }
 
@@ -317,65 +329,52 @@ const extTimestamp = -1
 
 // ext appends an extension: undefined, a date, an array buffer, or as Node does an array of type and bytes.
 func (r *reader) ext() (undefined bool, err error) {
-	c, err := r.next()
-	if err != nil {
+	if r.extension == nil {
+		r.extension = new(msgp.RawExtension)
+	}
+	e := r.extension
+	e.Type = 0
+	rest, err := msgp.ReadExtensionBytes(r.rest, e)
+	if other, ok := errors.AsType[msgp.ExtensionTypeError](err); ok { // it reads what it was told to, and says what there is
+		e.Type = other.Got
+		rest, err = msgp.ReadExtensionBytes(r.rest, e)
+	}
+	before := len(r.rest)
+	if err := r.took(rest, err); err != nil {
 		return false, err
 	}
-	typ, n, err := r.dec.DecodeExtHeader()
-	if err != nil {
-		return false, ErrMalformed
-	}
-	b, err := r.take(n)
-	if err != nil {
-		return false, err
-	}
-	sized := c == msgpcode.Ext8 || c == msgpcode.Ext16 || c == msgpcode.Ext32
+	b := e.Data
+	fixed := before-len(rest)-len(b) == 2 // its length is in its code, and nothing precedes it but that and the type
 	switch {
-	case typ == 0 && c == msgpcode.FixExt1:
+	case e.Type == 0 && fixed && len(b) == 1:
 		return true, nil
-	case typ == 0 && c == msgpcode.FixExt8:
-		r.out = appendDate(r.out, int64(be(b)))
+	case e.Type == 0 && fixed && len(b) == 8:
+		r.out = appendDate(r.out, int64(binary.BigEndian.Uint64(b)))
 		return false, nil
-	case typ == 0 && sized:
+	case e.Type == 0 && !fixed:
 		return false, r.attach(b)
-	case typ == extTimestamp && len(b) == 4:
-		r.out = appendDate(r.out, int64(be(b))*1000)
+	case e.Type == extTimestamp && len(b) == 4:
+		r.out = appendDate(r.out, int64(binary.BigEndian.Uint32(b))*1000)
 		return false, nil
-	case typ == extTimestamp && len(b) == 8:
-		n := be(b)
+	case e.Type == extTimestamp && len(b) == 8:
+		n := binary.BigEndian.Uint64(b)
 		r.out = appendDate(r.out, int64(n&(1<<34-1))*1000+int64(n>>34)/1e6)
 		return false, nil
-	case typ == extTimestamp && len(b) == 12:
-		seconds := int64(be(b[4:]))
+	case e.Type == extTimestamp && len(b) == 12:
+		seconds := int64(binary.BigEndian.Uint64(b[4:]))
 		if seconds > maxDate/1000 || seconds < -maxDate/1000 {
 			r.out = append(r.out, "null"...)
 			return false, nil
 		}
-		r.out = appendDate(r.out, seconds*1000+int64(be(b[:4]))/1e6)
+		r.out = appendDate(r.out, seconds*1000+int64(binary.BigEndian.Uint32(b))/1e6)
 		return false, nil
 	}
 	r.out = append(r.out, '[')
-	r.out = strconv.AppendInt(r.out, int64(typ), 10)
+	r.out = strconv.AppendInt(r.out, int64(e.Type), 10)
 	r.out = append(r.out, ',')
 	err = r.attach(b)
 	r.out = append(r.out, ']')
 	return false, err
-}
-
-// be reads a big-endian integer.
-func be(b []byte) (n uint64) {
-	for _, c := range b {
-		n = n<<8 | uint64(c)
-	}
-	return n
-}
-
-// checked maps what the library says of a length.
-func checked(n int, err error) (int, error) {
-	if err != nil || n < 0 {
-		return 0, ErrMalformed
-	}
-	return n, nil
 }
 
 // maxDate is the last millisecond that a JavaScript Date can be.
@@ -419,14 +418,15 @@ func appendFloat(dst []byte, f float64) []byte {
 }
 
 // appendString appends s as JSON.stringify does. What is not UTF-8 is replaced, as Node does when it reads it.
-func appendString(dst, s []byte) []byte {
+func appendString(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
-	if !utf8.Valid(s) {
-		s = bytes.ToValidUTF8(s, []byte("\ufffd"))
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\ufffd")
 	}
 	done := 0
-	for i, c := range s {
+	for i := range len(s) {
+		c := s[i]
 		if c >= 0x20 && c != '"' && c != '\\' {
 			continue
 		}

@@ -5,66 +5,18 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
-
-	"github.com/vmihailenco/msgpack/v5"
 )
-
-// writer appends MessagePack in the dialect of notepack.io (redis-adapter.md section 3). The first error stays.
-type writer struct {
-	buf bytes.Buffer
-	enc *msgpack.Encoder
-	err error
-}
-
-func newWriter() *writer {
-	w := &writer{}
-	w.enc = msgpack.NewEncoder(&w.buf)
-	return w
-}
-
-func (w *writer) bytes() ([]byte, error) {
-	if w.err != nil {
-		return nil, w.err
-	}
-	return w.buf.Bytes(), nil
-}
-
-func (w *writer) fail(err error) {
-	if w.err == nil {
-		w.err = err
-	}
-}
-
-func (w *writer) array(n int)     { w.fail(w.enc.EncodeArrayLen(n)) }
-func (w *writer) object(n int)    { w.fail(w.enc.EncodeMapLen(n)) }
-func (w *writer) string(s string) { w.fail(w.enc.EncodeString(s)) }
-func (w *writer) bool(b bool)     { w.fail(w.enc.EncodeBool(b)) }
-func (w *writer) uint(n uint64)   { w.fail(w.enc.EncodeUint(n)) }
-
-func (w *writer) binary(b []byte) {
-	w.fail(w.enc.EncodeBytesLen(len(b)))
-	w.buf.Write(b)
-}
-
-func (w *writer) strings(list []string) {
-	w.array(len(list))
-	for _, s := range list {
-		w.string(s)
-	}
-}
-
-// pair appends a key and a text.
-func (w *writer) pair(key, value string) {
-	w.string(key)
-	w.string(value)
-}
 
 // number appends the JSON number text as JavaScript would: integers in their smallest form, exactly, and all
 // else as a float64.
 func (w *writer) number(text []byte) {
+	if n, ok := smallInteger(text); ok {
+		w.int(n)
+		return
+	}
 	s := string(text)
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
-		w.fail(w.enc.EncodeInt(n))
+		w.int(n)
 		return
 	}
 	if n, err := strconv.ParseUint(s, 10, 64); err == nil {
@@ -76,15 +28,37 @@ func (w *writer) number(text []byte) {
 	case err != nil && !math.IsInf(f, 0): // too large is an infinity, as for JSON.parse
 		w.fail(ErrMalformed)
 	case f == math.Trunc(f) && math.Abs(f) < 1<<53:
-		w.fail(w.enc.EncodeInt(int64(f)))
+		w.int(int64(f))
 	default:
-		w.fail(w.enc.EncodeFloat64(f))
+		w.float(f)
 	}
+}
+
+// smallInteger reads an integer that is short enough to be one without a look at its size, as nearly all are.
+func smallInteger(text []byte) (n int64, ok bool) {
+	const digits = 18
+	negative := len(text) > 0 && text[0] == '-'
+	if negative {
+		text = text[1:]
+	}
+	if len(text) == 0 || len(text) > digits {
+		return 0, false
+	}
+	for _, c := range text {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int64(c-'0')
+	}
+	if negative {
+		n = -n
+	}
+	return n, true
 }
 
 // json appends the JSON value text, with attachments in place of their placeholders.
 func (w *writer) json(text []byte, attachments [][]byte) {
-	counts, err := sizes(text)
+	counts, err := sizes(w.room[:0], text)
 	if err != nil {
 		w.fail(err)
 		return
@@ -125,17 +99,12 @@ func (t *translator) value() {
 	switch c := t.peek(); {
 	case c == '{':
 		if !t.placeholder() {
-			t.object(t.size())
-			t.members('}', func() {
-				t.key()
-				t.value()
-			})
+			t.members()
 		}
 	case c == '[':
-		t.array(t.size())
-		t.members(']', t.value)
+		t.elements()
 	case c == '"':
-		t.string(t.quoted())
+		t.quoted()
 	case c == '-' || '0' <= c && c <= '9':
 		start := t.i
 		for t.i < len(t.text) && isNumeric(t.text[t.i]) {
@@ -143,7 +112,7 @@ func (t *translator) value() {
 		}
 		t.number(t.text[start:t.i])
 	case t.word("null"):
-		t.fail(t.enc.EncodeNil())
+		t.null()
 	case t.word("true"):
 		t.bool(true)
 	case t.word("false"):
@@ -160,26 +129,45 @@ func (t *translator) size() int {
 	return n
 }
 
-// members calls each for the members of the array or object that begins here, up to end.
-func (t *translator) members(end byte, each func()) {
+// elements takes the array that begins here.
+func (t *translator) elements() {
+	t.array(t.size())
+	for more := t.open(']'); more; more = t.more(']') {
+		t.value()
+	}
+}
+
+// members takes the object that begins here.
+func (t *translator) members() {
+	t.object(t.size())
+	for more := t.open('}'); more; more = t.more('}') {
+		t.key()
+		t.value()
+	}
+}
+
+// open takes a bracket, and the one that ends what it began if there is nothing between.
+func (t *translator) open(end byte) (more bool) {
 	t.i++
 	if t.peek() == end {
 		t.i++
-		return
+		return false
 	}
-	for {
-		each()
-		switch t.peek() {
-		case ',':
-			t.i++
-		case end:
-			t.i++
-			return
-		default:
-			t.fail(ErrMalformed)
-			return
-		}
+	return true
+}
+
+// more takes what follows a member: a comma, or end.
+func (t *translator) more(end byte) bool {
+	switch t.peek() {
+	case ',':
+		t.i++
+		return true
+	case end:
+		t.i++
+	default:
+		t.fail(ErrMalformed)
 	}
+	return false
 }
 
 func (t *translator) key() {
@@ -187,7 +175,7 @@ func (t *translator) key() {
 		t.fail(ErrMalformed)
 		return
 	}
-	t.string(t.quoted())
+	t.quoted()
 	if t.peek() != ':' {
 		t.fail(ErrMalformed)
 		return
@@ -196,22 +184,26 @@ func (t *translator) key() {
 }
 
 // quoted takes the string that begins here.
-func (t *translator) quoted() string {
+func (t *translator) quoted() {
 	start := t.i
 	t.i = skipString(t.text, start)
 	raw := t.text[start:t.i]
 	if len(raw) >= 2 && bytes.IndexByte(raw, '\\') < 0 && raw[len(raw)-1] == '"' {
-		return string(raw[1 : len(raw)-1])
+		t.stringBytes(raw[1 : len(raw)-1])
+		return
 	}
-	var s string
-	if json.Unmarshal(raw, &s) != nil {
+	s, ok := unquote(raw)
+	if !ok {
 		t.fail(ErrMalformed)
 	}
-	return s
+	t.string(s)
 }
 
+// unquote returns the text of a JSON string.
+func unquote(raw []byte) (s string, ok bool) { return s, json.Unmarshal(raw, &s) == nil }
+
 func (t *translator) word(w string) bool {
-	if !bytes.HasPrefix(t.text[t.i:], []byte(w)) {
+	if rest := t.text[t.i:]; len(rest) < len(w) || string(rest[:len(w)]) != w {
 		return false
 	}
 	t.i += len(w)
@@ -238,12 +230,12 @@ func (t *translator) placeholder() bool {
 	return true
 }
 
-// sizes returns the number of members of each array and object in text, in the order they begin, so that
+// sizes appends to found the number of members of each array and object in text, in the order they begin, so that
 // what precedes them on the wire is known in time. It does not check more of text than it needs to.
-func sizes(text []byte) ([]int, error) {
-	var found []int
-	var open []int // indexes in found
-	fresh := false // nothing but white space since the last bracket opened
+func sizes(found []int, text []byte) ([]int, error) {
+	var room [32]int
+	open := room[:0] // indexes in found
+	fresh := false   // nothing but white space since the last bracket opened
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {
 		case isSpace(c):

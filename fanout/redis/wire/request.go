@@ -199,7 +199,7 @@ func (r *Request) encodeBroadcastAck() ([]byte, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	w := newWriter()
+	w := newWriter(overhead + r.Event.size() + r.Opts.size())
 	w.object(5 + r.marked())
 	w.pair("uid", r.UID)
 	w.pair("requestId", r.ID)
@@ -218,7 +218,7 @@ func (r *Request) encodeServerSideEmit() ([]byte, error) {
 	if r.ID != "" {
 		keys++
 	}
-	w := newWriter()
+	w := newWriter(overhead + r.Event.size())
 	w.object(keys + r.marked())
 	w.pair("uid", r.UID)
 	if r.ID != "" {
@@ -264,7 +264,7 @@ func RequestSender(body string) string {
 }
 
 // Request reads a request of any version, in JSON or MessagePack.
-func (d Decoder) Request(body []byte) (*Request, error) {
+func (d Decoder) Request(body string) (*Request, error) {
 	text, attachments, err := d.document(body)
 	if err != nil {
 		return nil, err

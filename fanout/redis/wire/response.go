@@ -77,7 +77,7 @@ func (r *Response) encodeValue(key string) ([]byte, error) {
 	if r.Value != nil {
 		keys++
 	}
-	w := newWriter()
+	w := newWriter(overhead + len(r.Value))
 	w.object(keys)
 	w.string("type")
 	w.uint(uint64(r.Type))
@@ -118,7 +118,7 @@ func isObject(text json.RawMessage) bool {
 }
 
 // Response reads a response, in JSON or MessagePack.
-func (d Decoder) Response(body []byte) (*Response, error) {
+func (d Decoder) Response(body string) (*Response, error) {
 	text, attachments, err := d.document(body)
 	if err != nil {
 		return nil, err

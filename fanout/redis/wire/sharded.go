@@ -103,7 +103,7 @@ func (s *Sharded) Encode() ([]byte, error) {
 	if err != nil || len(attachments) == 0 {
 		return text, err
 	}
-	w := newWriter()
+	w := newWriter(len(text))
 	w.json(text, attachments)
 	return w.bytes()
 }
@@ -112,7 +112,7 @@ func (j *shardedJSON) broadcast(e *Event, o *Opts, requestID string) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	if _, err := sizes(e.Data); err != nil {
+	if _, err := sizes(nil, e.Data); err != nil {
 		return err
 	}
 	typ := typeEvent
@@ -195,7 +195,7 @@ func ShardedSender(body string) string {
 }
 
 // Sharded reads a message of the sharded adapter.
-func (d Decoder) Sharded(body []byte) (*Sharded, error) {
+func (d Decoder) Sharded(body string) (*Sharded, error) {
 	text, attachments, err := d.document(body)
 	if err != nil {
 		return nil, err

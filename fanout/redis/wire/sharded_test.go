@@ -37,7 +37,7 @@ func TestShardedMessages(t *testing.T) {
 	}
 	for _, tt := range tests {
 		tt.want.UID, tt.want.Namespace = uid, "/"
-		got, err := Decoder{}.Sharded([]byte(tt.body))
+		got, err := Decoder{}.Sharded(tt.body)
 		if err != nil || !reflect.DeepEqual(*got, tt.want) {
 			t.Errorf("%s: read %+v, %v", tt.body, got, err)
 		}
@@ -57,7 +57,7 @@ func TestShardedMessages(t *testing.T) {
 	if sender := ShardedSender(string(body)); sender != uid {
 		t.Errorf("sender is %q", sender)
 	}
-	if got, err := (Decoder{}).Sharded(body); err != nil || !reflect.DeepEqual(*got, binary) {
+	if got, err := (Decoder{}).Sharded(string(body)); err != nil || !reflect.DeepEqual(*got, binary) {
 		t.Errorf("read %+v, %v", got, err)
 	}
 }
@@ -71,11 +71,11 @@ func TestMalformedShardedMessagesAreErrors(t *testing.T) {
 		`"type":3,"data":5`,
 	} {
 		body := `{` + data + `,"uid":"u","nsp":"/"}`
-		if got, err := (Decoder{}).Sharded([]byte(body)); err == nil {
+		if got, err := (Decoder{}).Sharded(body); err == nil {
 			t.Errorf("%s was read as %+v", body, got)
 		}
 	}
-	if _, err := (Decoder{}).Sharded([]byte(`{"type":6,"data":{"opts":{}}}`)); err == nil {
+	if _, err := (Decoder{}).Sharded(`{"type":6,"data":{"opts":{}}}`); err == nil {
 		t.Error("a message without sender was read")
 	}
 }

@@ -83,18 +83,19 @@ func (d Decoder) maxAttachments() int {
 }
 
 // isJSON tells whether a body that may be JSON or MessagePack is JSON.
-func isJSON(body []byte) bool { return len(body) > 0 && body[0] == '{' }
+func isJSON(body string) bool { return len(body) > 0 && body[0] == '{' }
 
 // document returns a body as JSON text, with attachments if it was MessagePack.
-func (d Decoder) document(body []byte) (text []byte, attachments [][]byte, err error) {
+func (d Decoder) document(body string) (text []byte, attachments [][]byte, err error) {
 	if isJSON(body) {
-		if !json.Valid(body) {
+		text = []byte(body)
+		if !json.Valid(text) {
 			return nil, nil, ErrMalformed
 		}
-		if _, err := sizes(body); err != nil {
+		if _, err := sizes(nil, text); err != nil {
 			return nil, nil, err
 		}
-		return body, nil, nil
+		return text, nil, nil
 	}
 	r := newReader(body, d.maxAttachments())
 	if err := r.value(0); err != nil {

@@ -62,7 +62,7 @@ func TestVectorsAreReadAndWritten(t *testing.T) {
 			if v.name == "B10" {
 				want.UID = "emitter"
 			}
-			got, err := Decoder{}.Broadcast(unhex(t, v.hex))
+			got, err := Decoder{}.Broadcast(string(unhex(t, v.hex)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -124,7 +124,7 @@ func TestValuesAreReadAsNodeReadsThem(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b, err := Decoder{}.Broadcast(wrap(t, tt.hex))
+			b, err := Decoder{}.Broadcast(string(wrap(t, tt.hex)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,7 +141,7 @@ func TestNumbersAreWrittenAsNodeWritesThem(t *testing.T) {
 		"18446744073709551615": "cfffffffffffffffff", "1e300": "cb7e37e43c8800759c", "1e999": "cb7ff0000000000000",
 		"-9223372036854775808": "d38000000000000000", "1e20": "cb4415af1d78b58c40",
 	} {
-		w := newWriter()
+		w := newWriter(0)
 		w.json([]byte(in), nil)
 		got, err := w.bytes()
 		if err != nil || hex.EncodeToString(got) != want {
@@ -157,7 +157,7 @@ func TestJSONIsWritten(t *testing.T) {
 		`"]"`:          "a15d",
 		`["\"[",1]`:    "92a2225b01",
 	} {
-		w := newWriter()
+		w := newWriter(0)
 		w.json([]byte(in), nil)
 		got, err := w.bytes()
 		if err != nil || hex.EncodeToString(got) != want {
@@ -167,7 +167,7 @@ func TestJSONIsWritten(t *testing.T) {
 	for _, bad := range []string{
 		``, `[`, `]`, `[1`, `[1,`, `[,1]`, `[1 2]`, `{"a"}`, `{"a":}`, `{1:2}`, `"`, `"\`, `nul`, `[1]]`, `{]`, `1x`, `--1`, `[1,]`, `"\x"`, `{"a":1,}`,
 	} {
-		w := newWriter()
+		w := newWriter(0)
 		w.json([]byte(bad), nil)
 		if got, err := w.bytes(); err == nil {
 			t.Errorf("%s was written as %x", bad, got)
@@ -212,7 +212,7 @@ func TestMalformedBroadcastsAreErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := Decoder{}.Broadcast(unhex(t, tt.hex))
+			got, err := Decoder{}.Broadcast(string(unhex(t, tt.hex)))
 			if !errors.Is(err, tt.want) {
 				t.Errorf("got %+v, %v, want %v", got, err, tt.want)
 			}
@@ -236,7 +236,7 @@ func TestLenientOptions(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := Decoder{}.Broadcast(unhex(t, tt.hex))
+			got, err := Decoder{}.Broadcast(string(unhex(t, tt.hex)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -255,7 +255,7 @@ func TestMailTravelsInTheOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := Decoder{}.Broadcast(body)
+	got, err := Decoder{}.Broadcast(string(body))
 	if err != nil || !reflect.DeepEqual(got, b) {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -296,7 +296,7 @@ func TestRequestVectors(t *testing.T) {
 		{`{"uid":"AbCd12","type":6,"data":["<p>"]}`, Request{UID: "AbCd12", Type: ServerSideEmit, Event: event(`["<p>"]`)}},
 	}
 	for _, tt := range tests {
-		got, err := Decoder{}.Request([]byte(tt.body))
+		got, err := Decoder{}.Request(tt.body)
 		if err != nil || !reflect.DeepEqual(*got, tt.want) {
 			t.Errorf("%s: read\n%+v, %v, want\n%+v", tt.body, got, err, tt.want)
 		}
@@ -308,7 +308,7 @@ func TestRequestVectors(t *testing.T) {
 			t.Errorf("%s: sender is %q", tt.body, uid)
 		}
 		// Every type may come as MessagePack too.
-		w := newWriter()
+		w := newWriter(0)
 		w.json([]byte(tt.body), nil)
 		packed, err := w.bytes()
 		if err != nil {
@@ -317,7 +317,7 @@ func TestRequestVectors(t *testing.T) {
 		if uid := RequestSender(string(packed)); uid != tt.want.UID {
 			t.Errorf("%s as MessagePack: sender is %q", tt.body, uid)
 		}
-		if got, err := (Decoder{}).Request(packed); err != nil || !reflect.DeepEqual(*got, tt.want) {
+		if got, err := (Decoder{}).Request(string(packed)); err != nil || !reflect.DeepEqual(*got, tt.want) {
 			t.Errorf("%s as MessagePack: read\n%+v, %v", tt.body, got, err)
 		}
 	}
@@ -327,7 +327,7 @@ const type7 = "85a3756964a6416243643132a9726571756573744964a6726571303034a474797
 
 func TestBroadcastWithAckVectors(t *testing.T) {
 	want := &Request{UID: "AbCd12", ID: "req004", Type: BroadcastAck, Opts: &Opts{Timeout: 500}, Event: Event{Namespace: "/", Data: []byte(`["q",1]`)}}
-	got, err := Decoder{}.Request(unhex(t, type7))
+	got, err := Decoder{}.Request(string(unhex(t, type7)))
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("read %+v, %v", got, err)
 	}
@@ -340,7 +340,7 @@ func TestBroadcastWithAckVectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := (Decoder{}).Request(body); err != nil || !reflect.DeepEqual(got, binary) {
+	if got, err := (Decoder{}).Request(string(body)); err != nil || !reflect.DeepEqual(got, binary) {
 		t.Errorf("read %+v, %v", got, err)
 	}
 }
@@ -354,7 +354,7 @@ func TestMalformedRequestsAreErrors(t *testing.T) {
 		`{"type":7,"requestId":"a","opts":{},"packet":{"type":2,"data":["connect"]}}`, `{"type":7,"requestId":"a","opts":{},"packet":{"type":2}}`,
 		`{"type":5,"requestId":"a","opts":{"rooms":{}}}`, "\xc0", "\x80", "{" + strings.Repeat(`"a":{`, 600) + strings.Repeat("}", 601),
 	} {
-		if got, err := (Decoder{}).Request([]byte(body)); err == nil {
+		if got, err := (Decoder{}).Request(body); err == nil {
 			t.Errorf("%.40q was read as %+v", body, got)
 		}
 	}
@@ -386,7 +386,7 @@ func TestResponses(t *testing.T) {
 		{`{"type":8,"requestId":"req004","clientCount":1}`, Response{ID: "req004", Type: ClientCount, ClientCount: 1}},
 	}
 	for _, tt := range tests {
-		got, err := Decoder{}.Response([]byte(tt.body))
+		got, err := Decoder{}.Response(tt.body)
 		if err != nil || !reflect.DeepEqual(*got, tt.want) {
 			t.Errorf("%s: read %+v, %v", tt.body, got, err)
 		}
@@ -399,7 +399,7 @@ func TestResponses(t *testing.T) {
 	if written, err := ack.Encode(); err != nil || hex.EncodeToString(written) != ackHex {
 		t.Errorf("wrote %x, %v", written, err)
 	}
-	if got, err := (Decoder{}).Response(unhex(t, ackHex)); err != nil || !reflect.DeepEqual(*got, ack) {
+	if got, err := (Decoder{}).Response(string(unhex(t, ackHex))); err != nil || !reflect.DeepEqual(*got, ack) {
 		t.Errorf("read %+v, %v", got, err)
 	}
 	binary := Response{ID: "a", Type: ServerSideEmit, Value: []byte(`{"_placeholder":true,"num":0}`), Attachments: [][]byte{{7}}}
@@ -407,12 +407,12 @@ func TestResponses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := (Decoder{}).Response(body); err != nil || !reflect.DeepEqual(*got, binary) {
+	if got, err := (Decoder{}).Response(string(body)); err != nil || !reflect.DeepEqual(*got, binary) {
 		t.Errorf("read %+v, %v", got, err)
 	}
 	for _, bad := range []string{``, `{`, `null`, "\xc0", `{}`, `{"requestId":5}`, `{"requestId":"a","type":8}`, `{"requestId":"a","type":8,"clientCount":-1}`,
 		`{"requestId":"a","sockets":[5]}`, `{"requestId":"a","sockets":[null]}`, `{"requestId":"a","sockets":{}}`} {
-		if got, err := (Decoder{}).Response([]byte(bad)); err == nil {
+		if got, err := (Decoder{}).Response(bad); err == nil {
 			t.Errorf("%q was read as %+v", bad, got)
 		}
 	}
@@ -429,7 +429,7 @@ func TestSocketsAlwaysHaveDataAndHeaders(t *testing.T) {
 	if string(body) != want {
 		t.Errorf("wrote\n%s, want\n%s", body, want)
 	}
-	got, err := Decoder{}.Response([]byte(`{"requestId":"a","sockets":[{"id":"S"}]}`))
+	got, err := Decoder{}.Response(`{"requestId":"a","sockets":[{"id":"S"}]}`)
 	if err != nil || string(got.Sockets[0].Data) != "{}" || string(got.Sockets[0].Handshake) != `{"headers":{}}` {
 		t.Errorf("read %+v, %v", got, err)
 	}
@@ -443,13 +443,13 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"uid":"AbCd12","type":2,"opts":{"rooms":["room1"],"except":[]},"rooms":["r2","r3"]}`))
 	f.Add([]byte(`{"requestId":"a","sockets":[{"id":"S","handshake":{},"rooms":["S"],"data":{}}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		d := Decoder{}
-		if b, err := d.Broadcast(body); err == nil {
+		d, text := Decoder{}, string(body)
+		if b, err := d.Broadcast(text); err == nil {
 			again, err := b.Encode()
 			if err != nil {
 				t.Fatalf("%+v was read and can't be written: %v", b, err)
 			}
-			second, err := d.Broadcast(again)
+			second, err := d.Broadcast(string(again))
 			if err != nil {
 				t.Fatalf("%x was written and can't be read: %v", again, err)
 			}
@@ -457,25 +457,25 @@ func FuzzDecode(f *testing.F) {
 				t.Fatalf("%s came back as %s", b.Data, second.Data)
 			}
 		}
-		if r, err := d.Request(body); err == nil && r.Opts != nil {
+		if r, err := d.Request(text); err == nil && r.Opts != nil {
 			if _, err := r.Encode(); err != nil && !errors.Is(err, ErrEvent) {
 				t.Fatalf("%+v was read and can't be written: %v", r, err)
 			}
 		}
-		if s, err := d.Sharded(body); err == nil {
+		if s, err := d.Sharded(text); err == nil {
 			if _, err := s.Encode(); err != nil && !errors.Is(err, ErrEvent) {
 				t.Fatalf("%+v was read and can't be written: %v", s, err)
 			}
 		}
-		if uid, ok := Sender(string(body)); !ok && uid != "" {
+		if uid, ok := Sender(text); !ok && uid != "" {
 			t.Fatalf("sender %q", uid)
 		}
-		for _, hint := range []string{RequestSender(string(body)), ShardedSender(string(body))} {
+		for _, hint := range []string{RequestSender(text), ShardedSender(text)} {
 			if !bytes.Contains(body, []byte(hint)) {
 				t.Fatalf("sender %q is not in %q", hint, body)
 			}
 		}
-		if r, err := d.Response(body); err == nil {
+		if r, err := d.Response(text); err == nil {
 			if _, err := r.Encode(); err != nil {
 				t.Fatalf("%+v was read and can't be written: %v", r, err)
 			}
@@ -498,7 +498,7 @@ func FuzzEncode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := (Decoder{MaxAttachments: 1 << 20}).Broadcast(body); err != nil && !errors.Is(err, ErrPlaceholder) {
+		if _, err := (Decoder{MaxAttachments: 1 << 20}).Broadcast(string(body)); err != nil && !errors.Is(err, ErrPlaceholder) {
 			t.Fatalf("%q was written as %x and can't be read: %v", data, body, err)
 		}
 	})
