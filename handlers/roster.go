@@ -347,6 +347,7 @@ func (c *Chat) introduce(ctx context.Context, user, other string) error {
 	if err != nil || len(found) == 0 {
 		return err
 	}
+	now := c.told.now()
 	online, err := c.store.Online(ctx, []string{other})
 	if err != nil {
 		return fmt.Errorf("read presence: %w", err)
@@ -360,6 +361,8 @@ func (c *Chat) introduce(ctx context.Context, user, other string) error {
 	for _, socket := range sockets {
 		c.watchers.add(socket, c.watchLimit(), found[0])
 	}
+	// These sockets have not heard what another process said meanwhile.
+	c.told.gave([]rosterEntry{{UserID: other, Connected: online[0]}}, now, false, true)
 	return err
 }
 

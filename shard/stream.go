@@ -73,6 +73,30 @@ func (p *Pool) Deliver(ctx context.Context, m Mail) error {
 	return p.Owner(m.Box.User).post(ctx, c)
 }
 
+// Offer is Deliver for somebody who may neither wait nor work for others: it takes the shard's turn for this entry alone. If
+// there is more to do, that is left to the shard's own goroutine. Ended is a context that is over.
+func (p *Pool) Offer(ended context.Context, m Mail) error {
+	s := p.Owner(m.Box.User)
+	c := p.delivers.Get().(*deliver)
+	c.mail = m
+	if err := s.put(ended, c); err != nil || !s.tryTake() {
+		return err
+	}
+	waiting := len(s.inbox)
+	done := waiting == 0 // somebody else has run it
+	if waiting == 1 && len(s.later) == 0 {
+		s.attempt(func() {
+			s.run(<-s.inbox)
+			s.flush()
+		})
+		done = !s.died
+	}
+	if !done || s.release() {
+		s.handed <- struct{}{}
+	}
+	return nil
+}
+
 // stream is one followed mailbox. It exists while it has followers.
 type stream struct {
 	box       store.Box

@@ -204,7 +204,7 @@ func (f *Fanout) deliver(b *wire.Broadcast, wait bool) (done bool) {
 	var err error
 	if b.Mail != nil {
 		mail := mailOf(b)
-		if err = f.pool.Deliver(f.ended, mail); err != nil && !errors.Is(err, shard.ErrStopped) { // its inbox is full
+		if err = f.pool.Offer(f.ended, mail); err != nil && !errors.Is(err, shard.ErrStopped) { // its inbox is full
 			if !wait {
 				return false
 			}

@@ -11,11 +11,11 @@ import (
 const (
 	// The journal is folded into the tables when a turn has foldBytes or is foldTicks old: the more at once, the less
 	// there is to write, but the longer it takes to open the store after a crash.
-	foldBytes = 64 << 20
+	foldBytes = 32 << 20
 	foldTicks = 5
 	foldTick  = time.Second // also the time between attempts after one that failed
 	// journalBytes bounds a turn of the journal. Senders wait while the tables are behind by that much.
-	journalBytes = 128 << 20
+	journalBytes = 64 << 20
 	// messageBytes and deliveryBytes are what a message and each of its deliveries take besides what they say: somewhat
 	// more in memory, until they are folded, than in the journal.
 	messageBytes  = 160
@@ -23,6 +23,8 @@ const (
 	// groupPatience is how long a group waits until it has as many messages as the one before (see [batch.Collector]).
 	// A sync takes about 200 µs of CPU time, however many share it.
 	groupPatience = 2 * time.Millisecond
+	// maxRoom bounds the entries that a new turn has room for at once: an idle store keeps it.
+	maxRoom = 1 << 14
 )
 
 // appender writes group after group to the journal, until the queue is closed and empty, and hands the journal to the
@@ -126,8 +128,9 @@ func (a *appender) startFold() {
 		}
 		a.fold, a.ticks = newFold(a.active), 0
 		a.journal.next()
+		active := newGeneration(a.journal.turn, min(len(a.active.known), maxRoom))
 		a.mu.Lock()
-		a.folding, a.active = a.active, newGeneration(a.journal.turn, len(a.active.known))
+		a.folding, a.active = a.active, active
 		a.mu.Unlock()
 	}
 	a.startStep()

@@ -38,9 +38,12 @@ func (f fold) step(t *txn) (left fold, err error) {
 	if err != nil {
 		return f, err
 	}
-	for n := 0; n < foldEntries && len(f.order) > 0; {
+	for n, size := 0, 0; n < foldEntries && size < groupBytes && len(f.order) > 0; {
 		r := f.order[0]
-		end := min(len(r.entries), f.entry+foldEntries-n)
+		end := f.entry
+		for ; end < len(r.entries) && n+end-f.entry < foldEntries && size < groupBytes; end++ {
+			size += len(r.entries[end].message.data)
+		}
 		if err := t.foldBox(r, f.entry, end); err != nil {
 			return f, err
 		}

@@ -83,7 +83,7 @@ func (p *posting) deliver(all []store.Delivery, i int, seen map[store.Box]int) {
 	p.place = append(p.place, len(p.deliveries))
 	p.scratch = appendBoxKey(p.scratch[:0], to.Box)
 	p.deliveries = append(p.deliveries, delivery{key: string(p.scratch), peer: to.Peer, sent: to.Sent})
-	p.size += deliveryBytes + len(p.scratch) + len(to.Peer)
+	p.size += deliveryBytes + len(p.scratch) + len(to.Peer) + len(p.message.data)
 }
 
 // wait returns what the appender answers, or the error of ctx if that is over first.

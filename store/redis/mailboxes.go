@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -161,7 +162,7 @@ func (s *Store) pages(ctx context.Context, m mailbox, before uint64, limit int, 
 	if before != 0 && before < maxBefore {
 		below = strconv.FormatUint(before, 10)
 	}
-	args := []any{below, min(limit, maxBefore), newest}
+	args := []any{below, min(limit, math.MaxInt32), newest}
 	for _, peer := range peers {
 		args = append(args, peer)
 	}
@@ -263,7 +264,7 @@ func (s *Store) Overview(ctx context.Context, box store.Box, peers, perPeer int)
 }
 
 func (s *Store) overview(ctx context.Context, m mailbox, peers, perPeer int) (o store.Overview, ok bool, err error) {
-	p, err := s.pages(ctx, m, 0, perPeer, strconv.Itoa(min(peers, maxBefore)))
+	p, err := s.pages(ctx, m, 0, perPeer, strconv.Itoa(min(peers, math.MaxInt32)))
 	if err != nil || p == nil {
 		return o, true, err
 	}
