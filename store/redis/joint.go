@@ -36,7 +36,7 @@ func (s *Store) joins(ctx context.Context) bool {
 	if n, ok := probe.Val().(int64); err == nil && ok && n == 1 {
 		return true
 	}
-	s.log.Info().Err(err).Stringer("store", s).Msg("this Redis is not one server: each mailbox is a call of its own, which costs more CPU")
+	s.log.Info().Err(err).Stringer("store", s).Msg("appends to several mailboxes can't be one call here: each is a call of its own until the next start, which costs more CPU")
 	return false
 }
 
