@@ -146,20 +146,50 @@ func judgeProcesses(all []summary) (verdicts []verdict) {
 	return verdicts
 }
 
-func judgeScale(all []summary) (verdicts []verdict) {
+// judgeScale holds each size against the one before it, with as many messages in flight and with as many for each user.
+func judgeScale(all []summary) []verdict {
+	return append(judgeSizes(all, " users", ""), judgeSizes(all, " in flight", ", as many in flight for each")...)
+}
+
+// judgeSizes is judgeScale for the phases with an ending. Beside what Parley took more it says what is left of that beside
+// bare gws in the same rounds: the machine itself takes more for a frame as more connections share its caches.
+func judgeSizes(all []summary, ending, note string) (verdicts []verdict) {
 	var last *summary
 	for i := range all {
 		s := &all[i]
-		if s.Workload != "scale" || s.Server != "parley" {
+		if s.Workload != "scale" || s.Server != "parley" || !strings.HasSuffix(s.Phase, ending) {
 			continue
 		}
 		if last != nil {
-			v := verdict{about: "CPU of a private message, " + strings.TrimSuffix(last.Phase, " users") + " to " + s.Phase, limit: doubling,
+			v := verdict{about: fmt.Sprintf("CPU of a private message, %s to %s users%s", sizeOf(*last), sizeOf(*s), note), limit: doubling,
 				measured: s.Metrics[cpuPerEvent].Median / last.Metrics[cpuPerEvent].Median}
 			v.met = v.measured <= v.limit
 			verdicts = append(verdicts, v)
+			before, known := find(all, *last, "gws", cpuPerEvent)
+			after, ok := find(all, *s, "gws", cpuPerEvent)
+			if known && ok {
+				v.about += ", beside gws"
+				v.measured = spreadOf(quotients(quotients(s.Metrics[cpuPerEvent].Runs, last.Metrics[cpuPerEvent].Runs),
+					quotients(after.Runs, before.Runs))).Median
+				v.met = v.measured <= v.limit
+				verdicts = append(verdicts, v)
+			}
 		}
 		last = s
 	}
 	return verdicts
+}
+
+// sizeOf is the number of users in a phase of scale.
+func sizeOf(s summary) string {
+	n, _, _ := strings.Cut(s.Phase, " users")
+	return n
+}
+
+// quotients divides run by run: what else the machine does changes slowly, so the runs of one round are alike.
+func quotients(of, by []float64) (all []float64) {
+	for i := range min(len(of), len(by)) {
+		all = append(all, of[i]/by[i])
+	}
+	return all
 }

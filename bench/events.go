@@ -28,11 +28,13 @@ type phase struct {
 	name     string
 	inFlight int     // events, if the loop is closed
 	rate     float64 // events a second, if it is open
+	first    bool    // no warm-up and no fixed time: the first message of each device to each of its partners
 }
 
 const (
-	connectLimit = 5 * time.Minute
-	drainLimit   = 20 * time.Second
+	connectLimit  = 5 * time.Minute
+	acquaintLimit = 2 * time.Minute
+	drainLimit    = 20 * time.Second
 )
 
 // session is a started target with a loop to drive it.
@@ -92,13 +94,18 @@ func private(users, senders int, acks bool) func(b *bench) traffic {
 
 func (b *bench) measure(r *running, tr traffic, ph phase) (values, error) {
 	drive := func(d time.Duration) error {
-		if ph.rate > 0 {
+		switch p, ok := tr.(*load.Private); {
+		case ok && ph.first:
+			return p.Acquaint(ph.inFlight, acquaintLimit)
+		case ph.rate > 0:
 			return tr.Pace(ph.rate, d)
 		}
 		return tr.Saturate(ph.inFlight, d)
 	}
-	if err := drive(b.warmUp); err != nil {
-		return nil, err
+	if !ph.first {
+		if err := drive(b.warmUp); err != nil {
+			return nil, err
+		}
 	}
 	if err := tr.Drain(drainLimit); err != nil {
 		return nil, err

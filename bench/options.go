@@ -23,7 +23,7 @@ type options struct {
 	users              int
 	window, deep       int
 	rate               float64
-	sockets            string
+	sockets, scale     string
 	conns              string
 	storm, rosterUsers int
 	json, data         string
@@ -52,6 +52,7 @@ func parse(args []string, b *bench) (*options, error) {
 	f.IntVar(&o.deep, "deep", 4096, "private messages in flight with deep queues")
 	f.Float64Var(&o.rate, "rate", 2000, "events a second at the fixed rate")
 	f.StringVar(&o.sockets, "sockets", "1000,10000", "sockets that one event goes to")
+	f.StringVar(&o.scale, "scale", "250,500,1000,2000,4000", "users of the workload scale, with two devices each")
 	f.StringVar(&o.conns, "connections", "5000,20000", "idle connections; 100000 need 3 GB of memory for both sides' sockets and buffers")
 	f.IntVar(&o.storm, "storm", 5000, "connections made at once")
 	f.IntVar(&o.rosterUsers, "roster", 1000, "users in the roster")
@@ -151,14 +152,27 @@ var choices = []choice{
 	{"roster", "devices that connect to a chat of many users, one after the other",
 		on("memory", 1, "parley", "node"),
 		one(func(o *options) workload { return roster(o.rosterUsers) })},
-	{"scale", "private messages at saturation as users double, and so connections",
+	{"scale", "private messages at saturation as users double, and so connections: the first ones, then all others, then with as many in flight for each user",
 		on("memory", 1, "parley", "gws"),
 		func(o *options) ([]workload, error) {
-			return each("250,500,1000,2000,4000", func(n int) workload {
-				return events("scale", "chat", private(n, 0, true), phase{name: fmt.Sprint(n, " users"), inFlight: o.window})
+			return each(o.scale, func(n int) workload {
+				// Who have not met are introduced by their first message, past the size of the roster. What goes on between those
+				// who have is the curve; what the first message costs is beside it, and what a message costs if each user has as
+				// many in flight whatever their number: with fewer, fewer frames of a connection leave together.
+				name := fmt.Sprint(n, " users")
+				inFlight := max(1, o.window*n/scaleUsers)
+				return events("scale", "chat", private(n, 0, true),
+					phase{name: name + firstMessages, inFlight: o.window, first: true}, phase{name: name, inFlight: o.window},
+					phase{name: fmt.Sprintf("%s, %d in flight", name, inFlight), inFlight: inFlight})
 			})
 		}},
 }
+
+// scaleUsers is the number of users who have o.window messages in flight where that grows with them.
+const scaleUsers = 500
+
+// firstMessages ends the names of phases of scale that are no part of its curve.
+const firstMessages = ", first messages"
 
 func one(make func(o *options) workload) func(o *options) ([]workload, error) {
 	return func(o *options) ([]workload, error) { return []workload{make(o)}, nil }

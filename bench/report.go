@@ -224,8 +224,18 @@ type curve struct {
 
 var curves = []curve{
 	{"scale", "CPU of a delivered private message as users double", "µs, by number of users with two devices each", cpuPerEvent,
-		func(s summary) (float64, error) { return strconv.ParseFloat(strings.TrimSuffix(s.Phase, " users"), 64) },
-		func(s summary) string { return s.Target }},
+		func(s summary) (float64, error) {
+			if strings.HasSuffix(s.Phase, firstMessages) {
+				return 0, errors.New("not of the curve")
+			}
+			return strconv.ParseFloat(sizeOf(s), 64)
+		},
+		func(s summary) string {
+			if strings.HasSuffix(s.Phase, " in flight") {
+				return s.Target + ", as many in flight for each"
+			}
+			return s.Target
+		}},
 	{"processes", "CPU of a delivered private message as processes double", "µs with Redis', by number of processes", allPerEvent,
 		func(s summary) (float64, error) { return float64(s.Processes), nil },
 		func(s summary) string { return s.Server }},

@@ -48,6 +48,9 @@ func sample() []summary {
 	}
 	for i, phase := range []string{"250 users", "500 users", "1000 users"} {
 		results = append(results, result{"scale", phase, parley, values{cpuPerEvent: []float64{1, 1.04, 2}[i]}})
+		results = append(results, result{"scale", phase, gws, values{cpuPerEvent: []float64{1, 1, 2}[i]}})
+		results = append(results, result{"scale", phase + ", first messages", parley, values{cpuPerEvent: 9}})
+		results = append(results, result{"scale", phase + ", 7 in flight", parley, values{cpuPerEvent: 9}})
 	}
 	for _, n := range []int{1, 2} {
 		results = append(results, result{"processes", "2000/s", target{"parley", "redis", n}, values{allPerEvent: 10}})
@@ -65,7 +68,9 @@ func TestSummarizePutsPhasesTogether(t *testing.T) {
 	for _, s := range sample() {
 		order = append(order, s.Phase+" "+s.Target)
 	}
-	want := []string{"64 senders parley file", "saturation parley", "saturation gws", "deep parley", "deep gws", "250 users parley", "500 users parley", "1000 users parley",
+	want := []string{"64 senders parley file", "saturation parley", "saturation gws", "deep parley", "deep gws", "250 users parley", "250 users gws", "250 users, first messages parley", "250 users, 7 in flight parley",
+		"500 users parley", "500 users gws", "500 users, first messages parley", "500 users, 7 in flight parley",
+		"1000 users parley", "1000 users gws", "1000 users, first messages parley", "1000 users, 7 in flight parley",
 		"2000/s parley redis", "2000/s parley redis ×2"}
 	if !slices.Equal(order, want) {
 		t.Errorf("%q", order)
@@ -81,12 +86,16 @@ func TestJudge(t *testing.T) {
 		measured float64
 		met      bool
 	}{
-		"private messages at saturation, to bare gws":            {2, false},
-		"thousands of messages in flight, to bare gws":           {1, true},
-		"durable acknowledgements a second, 64 senders":          {5000, true}, // for the disk's sake
-		"CPU of a private message, 250 to 500 users":             {1.04, true},
-		"CPU of a private message with Redis', 1 to 2 processes": {1, true},
-		"CPU of a private message, 500 to 1000 users":            {2 / 1.04, false},
+		"private messages at saturation, to bare gws":                             {2, false},
+		"thousands of messages in flight, to bare gws":                            {1, true},
+		"durable acknowledgements a second, 64 senders":                           {5000, true}, // for the disk's sake
+		"CPU of a private message, 250 to 500 users":                              {1.04, true},
+		"CPU of a private message with Redis', 1 to 2 processes":                  {1, true},
+		"CPU of a private message, 500 to 1000 users":                             {2 / 1.04, false},
+		"CPU of a private message, 250 to 500 users, beside gws":                  {1.04, true},
+		"CPU of a private message, 250 to 500 users, as many in flight for each":  {1, true},
+		"CPU of a private message, 500 to 1000 users, as many in flight for each": {1, true},
+		"CPU of a private message, 500 to 1000 users, beside gws":                 {1 / 1.04, true},
 	} {
 		if v, ok := got[about]; !ok || math.Abs(v.measured-c.measured) > 1e-9 || v.met != c.met {
 			t.Errorf("%s: %+v, want %+v", about, v, c)

@@ -33,6 +33,7 @@ type Private struct {
 	welcomed   int // connections
 	checked    int // messages up to this one are complete
 	saturating bool
+	unused     []int // ways that Acquaint has not used yet
 }
 
 // message is one private message on its way.
@@ -77,8 +78,12 @@ func (p *Private) random() int32 {
 
 // send queues the next message of a device to one of its partners.
 func (p *Private) send(due int64, from int32) {
-	way := from*int32(p.Partners) + p.rng.Int32N(int32(p.Partners))
-	m, to := uint32(len(p.messages)), p.partners[way]
+	p.sendOn(due, int(from)*p.Partners+int(p.rng.Int32N(int32(p.Partners))))
+}
+
+// sendOn queues the next message on a way from a device to one of its partners.
+func (p *Private) sendOn(due int64, way int) {
+	m, from, to := uint32(len(p.messages)), int32(way/p.Partners), p.partners[way]
 	p.messages = append(p.messages, message{due: due, sender: from, to: to, prev: p.last[way]})
 	p.last[way] = m
 
@@ -201,6 +206,11 @@ func (p *Private) finish(m *message) {
 		return
 	}
 	p.Done++
+	if n := len(p.unused); n > 0 {
+		p.sendOn(p.loop.Now(), p.unused[n-1])
+		p.unused = p.unused[:n-1]
+		return
+	}
 	if !p.saturating {
 		return
 	}
@@ -209,6 +219,24 @@ func (p *Private) finish(m *message) {
 		from = p.random()
 	}
 	p.send(p.loop.Now(), from)
+}
+
+// Acquaint has each device write to each of its partners once, in random order, with a number of messages in flight.
+// A server may have more to do for the first message between two users than for those that follow.
+func (p *Private) Acquaint(inFlight int, d time.Duration) error {
+	p.unused = p.rng.Perm(len(p.partners))
+	n := max(0, len(p.unused)-inFlight)
+	first := p.unused[n:]
+	p.unused = p.unused[:n]
+	now := p.loop.Now()
+	for _, way := range first {
+		p.sendOn(now, way)
+	}
+	if err := p.loop.Flush(); err != nil {
+		return err
+	}
+	defer func() { p.unused = nil }()
+	return p.Drain(d)
 }
 
 // Saturate keeps a number of messages in flight for some time; with Senders, one for each of them.

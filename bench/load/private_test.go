@@ -112,3 +112,31 @@ func TestPrivateMissesWhatIsLost(t *testing.T) {
 		t.Errorf("an acknowledgement and a message are missing, but the error is %v", err)
 	}
 }
+
+// What Acquaint has not sent yet goes out as messages are done, each way once.
+func TestPrivateAcquaintsAll(t *testing.T) {
+	p := three(t)
+	p.messages, p.last = p.messages[:1], make([]uint32, len(p.last))
+	if err := p.Acquaint(1, 0); !errors.Is(err, errLost) {
+		t.Fatalf("nobody answered: %v", err)
+	}
+	p.unused = []int{4, 0} // what is left while the first message is on its way
+	for m := 1; m <= 3; m++ {
+		if len(p.messages) != m+1 {
+			t.Fatalf("%d messages, want %d", len(p.messages)-1, m)
+		}
+		msg := &p.messages[m]
+		from, to := int(msg.sender), int(msg.to)
+		for _, conn := range []int{from ^ 1, 2 * to, 2*to + 1} {
+			if err := p.receive(p.conns[conn], text(m, from/2, to)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.receive(p.conns[from], ackOf(m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(p.messages) != 4 || p.messages[2].sender != 0 || p.messages[3].sender != 4 || len(p.unused) > 0 {
+		t.Errorf("%d messages, by %d and %d", len(p.messages)-1, p.messages[2].sender, p.messages[3].sender)
+	}
+}
