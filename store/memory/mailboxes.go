@@ -160,14 +160,14 @@ func (m *mailboxes) Append(ctx context.Context, post store.Post) (store.Receipt,
 		}
 		if seq, ok := b.index.find(b, key); ok {
 			receipt.Offsets[i] = store.Offset{Epoch: b.epoch, Seq: seq}
-			first = min(first, b.message(seq).at)
+			first = min(first, b.message(seq).at())
 		}
 	}
 	if first == math.MaxInt64 {
 		first = post.At.UnixMilli()
 	}
 	receipt.At = time.UnixMilli(first).UTC()
-	kept := newPost(post, first)
+	kept := newPost(&post, first)
 	for i := range post.To {
 		if !receipt.Offsets[i].IsZero() {
 			continue

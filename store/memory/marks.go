@@ -63,7 +63,7 @@ func (m *mailboxes) Reach(ctx context.Context, box store.Box, peer string, seq u
 		at = store.Offset{Epoch: b.epoch, Seq: seq}
 		n := c.receivedUpTo(seq)
 		for _, near := range c.received[max(0, n-store.MarkSpan):n] {
-			if t := time.UnixMilli(b.message(near).at).UTC(); t.After(until) {
+			if t := time.UnixMilli(b.message(near).at()).UTC(); t.After(until) {
 				until = t
 			}
 		}
