@@ -178,20 +178,26 @@ func (r *receipt) appendMembers(dst []byte) []byte {
 	return strconv.AppendInt(append(dst, `,"at":`...), r.At, 10)
 }
 
-// numberedEntry is an entry as clients get it: the stored JSON object, with its id, number and time as further members.
-type numberedEntry store.Entry
+// wireEntry is an entry as clients get it: the stored JSON object, with its id, number and time as further members.
+type wireEntry struct {
+	receipt
+	data []byte
+}
+
+func numberedEntry(e store.Entry) wireEntry {
+	return wireEntry{receipt{e.ID, e.Seq, e.At.UnixMilli()}, e.Data}
+}
 
 // AppendJSON implements packet.Appender.
-func (n numberedEntry) AppendJSON(dst []byte) ([]byte, error) {
-	if len(n.Data) < 2 || n.Data[0] != '{' || n.Data[len(n.Data)-1] != '}' || !packet.Valid(n.Data) {
-		return nil, fmt.Errorf("entry %v holds no JSON object", n.Offset)
+func (n wireEntry) AppendJSON(dst []byte) ([]byte, error) {
+	if len(n.data) < 2 || n.data[0] != '{' || n.data[len(n.data)-1] != '}' || !packet.Valid(n.data) {
+		return nil, fmt.Errorf("entry %d holds no JSON object", n.Seq)
 	}
-	dst = append(dst, bytes.TrimRight(n.Data[:len(n.Data)-1], " \t\r\n")...)
+	dst = append(dst, bytes.TrimRight(n.data[:len(n.data)-1], " \t\r\n")...)
 	if dst[len(dst)-1] != '{' {
 		dst = append(dst, ',')
 	}
-	r := receipt{n.ID, n.Seq, n.At.UnixMilli()}
-	return append(r.appendMembers(dst), '}'), nil
+	return append(n.appendMembers(dst), '}'), nil
 }
 
 // withNumber returns an entry as clients get it, or as it is stored if that is no JSON object.

@@ -38,16 +38,18 @@ func (r *Registry) Add(s *Socket) error {
 	}
 	sp.sockets[s.ID] = s
 	sp.all.add(s)
+	s.in = r
 	return nil
 }
 
 // Remove takes s out of its rooms and of the registry, and returns the rooms that are empty now. It does
 // nothing if s is not in.
 func (r *Registry) Remove(s *Socket) (emptied []string) {
-	sp := r.spaces[s.Namespace]
-	if sp == nil || sp.sockets[s.ID] != s {
+	if !r.Has(s) {
 		return nil
 	}
+	s.in = nil
+	sp := r.spaces[s.Namespace]
 	for _, room := range s.rooms {
 		if sp.leave(s, room) {
 			emptied = append(emptied, room)
@@ -97,6 +99,9 @@ func (sp *space) leave(s *Socket, room string) (last bool) {
 	delete(sp.rooms, room)
 	return true
 }
+
+// Has tells whether s is in.
+func (r *Registry) Has(s *Socket) bool { return s.in == r }
 
 // Get returns the socket with that id, or nil.
 func (r *Registry) Get(namespace, id string) *Socket {

@@ -331,3 +331,29 @@ func BenchmarkJoinLeave(b *testing.B) {
 		})
 	}
 }
+
+func TestHas(t *testing.T) {
+	r, other := New(), New()
+	s, same := socket("/", "a"), socket("/", "a")
+	if r.Has(s) {
+		t.Error("has a socket that was never added")
+	}
+	if err := r.Add(s); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Add(same); err == nil {
+		t.Error("an id was given twice")
+	}
+	if !r.Has(s) || r.Has(same) || other.Has(s) {
+		t.Errorf("has the socket: %v; another with its id: %v; another registry has it: %v", r.Has(s), r.Has(same), other.Has(s))
+	}
+	other.Remove(s)
+	r.Remove(same)
+	if !r.Has(s) {
+		t.Error("removed by what it was not in, or as another")
+	}
+	r.Remove(s)
+	if r.Has(s) || r.Get("/", "a") != nil {
+		t.Error("still there")
+	}
+}

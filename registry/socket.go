@@ -34,7 +34,8 @@ type Socket struct {
 	Touched bool           // has frames that this turn has not flushed yet
 	Waiting bool           // has frames that may wait for others
 	rooms   []string
-	mark    uint64 // the last selection that named this socket
+	mark    uint64    // the last selection that named this socket
+	in      *Registry // which the socket is in, or nil
 }
 
 // Ack receives what a client acknowledges. Its methods are called from the shard's goroutine and must not

@@ -113,7 +113,7 @@ type Returning struct {
 // Expect makes t, which must be registered, recoverable under pid.
 func (s *Shard) Expect(ctx context.Context, t *registry.Socket, pid string) error {
 	return s.post(ctx, commandFunc(func(s *Shard) {
-		if s.registry.Get(t.Namespace, t.ID) == t {
+		if s.registry.Has(t) {
 			s.returning[pid] = &recoverable{pid: pid, socket: t}
 		}
 	}))

@@ -123,7 +123,7 @@ type sendAll struct {
 }
 
 func (c *sendAll) run(s *Shard) {
-	if t := c.socket; s.registry.Get(t.Namespace, t.ID) == t {
+	if t := c.socket; s.registry.Has(t) {
 		for _, e := range c.envelopes {
 			s.give(t, e, s.encode(e))
 		}
@@ -141,7 +141,7 @@ type sendMessage struct {
 }
 
 func (c *sendMessage) run(s *Shard) {
-	if t := c.socket; s.registry.Get(t.Namespace, t.ID) == t {
+	if t := c.socket; s.registry.Has(t) {
 		s.offer(t, c.message, 0)
 	}
 }
@@ -156,7 +156,7 @@ func (c *send) run(s *Shard) {
 	if c.envelope.Acks != nil {
 		c.envelope.Acks.Expect(1)
 	}
-	if s.registry.Get(t.Namespace, t.ID) == t {
+	if s.registry.Has(t) {
 		s.give(t, c.envelope, s.encode(c.envelope))
 	} else if c.envelope.Acks != nil {
 		c.envelope.Acks.Lost()
@@ -264,7 +264,7 @@ func (v *View) Get(namespace, id string) *registry.Socket { return v.shard.regis
 
 // Join puts t into room, unless t is gone or would be in more than limit rooms (0: no limit).
 func (v *View) Join(t *registry.Socket, room string, limit int) error {
-	if v.Get(t.Namespace, t.ID) != t {
+	if !v.shard.registry.Has(t) {
 		return nil
 	}
 	if limit > 0 && t.RoomCount() >= limit && !t.In([]string{room}) {
@@ -276,7 +276,7 @@ func (v *View) Join(t *registry.Socket, room string, limit int) error {
 
 // Leave takes t out of room.
 func (v *View) Leave(t *registry.Socket, room string) {
-	if v.Get(t.Namespace, t.ID) == t {
+	if v.shard.registry.Has(t) {
 		v.shard.leave(t, room)
 	}
 }

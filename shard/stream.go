@@ -102,7 +102,7 @@ type stream struct {
 	box       store.Box
 	at        store.Offset // the last entry that was delivered
 	newest    uint64       // the largest number heard of; above at.Seq while some are missing
-	followers []*follower
+	followers []follower
 	early     map[uint64]Mail // arrived ahead of a missing number
 
 	stale     bool      // the store may hold entries that were not heard of: it has to be read
@@ -162,7 +162,8 @@ func (st *stream) restart(epoch uint64) {
 // hand gives the next entry to the followers.
 func (s *Shard) hand(st *stream, m *Mail) {
 	st.at = m.Offset
-	for _, f := range st.followers {
+	for i := range st.followers {
+		f := &st.followers[i]
 		if m.Offset.Epoch == f.at.Epoch && m.Offset.Seq <= f.at.Seq {
 			continue
 		}
@@ -264,7 +265,7 @@ type follow struct {
 func (c *follow) run(s *Shard) { c.reply <- s.follow(c) }
 
 func (s *Shard) follow(c *follow) error {
-	if s.registry.Get(c.socket.Namespace, c.socket.ID) != c.socket || c.socket.Out == nil {
+	if !s.registry.Has(c.socket) || c.socket.Out == nil {
 		return ErrGone
 	}
 	st := s.streams[c.box]
@@ -287,7 +288,7 @@ func (s *Shard) follow(c *follow) error {
 		st.stale = true
 		s.settle(st)
 	}
-	st.followers = append(st.followers, &follower{socket: c.socket, at: c.after})
+	st.followers = append(st.followers, follower{socket: c.socket, at: c.after})
 	delete(s.places, c.socket) // its follower knows better
 	s.followers[c.socket] = append(s.followers[c.socket], st)
 	return nil
@@ -296,7 +297,7 @@ func (s *Shard) follow(c *follow) error {
 // unfollow detaches t from every stream.
 func (s *Shard) unfollow(t *registry.Socket) {
 	for _, st := range s.followers[t] {
-		st.followers = slices.DeleteFunc(st.followers, func(f *follower) bool { return f.socket == t })
+		st.followers = slices.DeleteFunc(st.followers, func(f follower) bool { return f.socket == t })
 		if len(st.followers) == 0 {
 			s.drop(st)
 		}
@@ -342,7 +343,7 @@ type comeback struct {
 func (c *comeback) run(s *Shard) {
 	s.places[c.socket] = c.at
 	c.register.run(s)
-	if s.registry.Get(c.socket.Namespace, c.socket.ID) != c.socket {
+	if !s.registry.Has(c.socket) {
 		delete(s.places, c.socket)
 	}
 }
@@ -361,7 +362,7 @@ type sendAt struct {
 
 func (c *sendAt) run(s *Shard) {
 	t := c.socket
-	if s.registry.Get(t.Namespace, t.ID) != t {
+	if !s.registry.Has(t) {
 		return
 	}
 	if s.followers[t] == nil {
