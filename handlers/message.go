@@ -95,7 +95,7 @@ func (c *Chat) privateMessage(ctx context.Context, s *socketio.Socket, r message
 		},
 	}
 	if post.ID == "" {
-		post.ID = randomID(10)
+		post.ID, post.Fresh = randomID(10), true
 	}
 	stored, err := c.store.Append(ctx, post)
 	if err != nil {

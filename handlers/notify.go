@@ -193,7 +193,7 @@ func (n *Notify) dispatch(ctx context.Context, r notifyRequest, event, text stri
 	to := store.Delivery{Box: store.Box{App: notifyApp, User: user}}
 	post := store.Post{ID: r.ID, Sender: user, At: time.Now(), Data: data, To: []store.Delivery{to}}
 	if post.ID == "" {
-		post.ID = randomID(10)
+		post.ID, post.Fresh = randomID(10), true
 	}
 	stored, err := n.store.Append(ctx, post)
 	if err != nil {

@@ -24,6 +24,7 @@ type Entry struct {
 // Post is a message on its way into one or more mailboxes.
 type Post struct {
 	ID     string     // chosen by the sender; a second post with the same Sender and ID is a retry
+	Fresh  bool       // ID was made at random for this very call: a store need not look for an earlier copy. No retry is fresh
 	Sender string     // the user who sends; makes ID unique
 	Origin string     // see Entry
 	At     time.Time  // when it was posted; zero means now

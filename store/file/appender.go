@@ -272,7 +272,7 @@ func (a *appender) lookUp(t *txn, p *posting) (err error) {
 		if err := a.find(t, d); err != nil {
 			return err
 		}
-		if !d.found {
+		if !d.found || p.fresh {
 			continue
 		}
 		at, err := a.duplicate(t, d, p.message.known)

@@ -13,6 +13,7 @@ import (
 type posting struct {
 	ctx        context.Context // it is not done when that is over
 	message    *logged
+	fresh      bool // see store.Post
 	deliveries []delivery
 	place      []int // of each of the post's deliveries in deliveries
 	size       int   // bytes that it takes until it is folded, roughly
@@ -49,7 +50,7 @@ func (s *Store) newPosting(ctx context.Context, post *store.Post) *posting {
 	}
 	var key messageKey
 	key, p.scratch = newMessageKey(p.scratch, post.Sender, post.ID)
-	p.ctx, p.message = ctx, newLogged(len(post.To))
+	p.ctx, p.message, p.fresh = ctx, newLogged(len(post.To)), post.Fresh
 	*p.message = logged{
 		known: key, at: row.Millis(post.At), id: post.ID, origin: post.Origin, data: bytes.Clone(post.Data), to: p.message.to,
 	}

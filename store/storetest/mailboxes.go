@@ -167,6 +167,27 @@ var mailboxTests = map[string]func(*harness){
 		}
 	},
 
+	// An id that was made for its post is looked for as any other when it is sent again.
+	"retry of a fresh id": func(h *harness) {
+		h.start(store.Options{})
+		fresh := message("m", "alice", "bob")
+		fresh.Fresh = true
+		first := h.post(fresh)
+		if first.Duplicate || first.Offsets[0].Seq != 1 {
+			h.Fatalf("fresh: %+v", first)
+		}
+		other := message("n", "alice", "bob")
+		other.Fresh = true
+		if r := h.post(other); r.Duplicate || r.Offsets[0].Seq != 2 {
+			h.Fatalf("fresh: %+v", r)
+		}
+		h.advance(time.Minute)
+		if r := h.post(message("m", "alice", "bob")); !r.Duplicate || !r.At.Equal(first.At) || !slices.Equal(r.Offsets, first.Offsets) {
+			h.Fatalf("retry: %+v, first: %+v", r, first)
+		}
+		h.same("entries", ids(h.after(box("bob"), store.Offset{}, 10)), []string{"m", "n"})
+	},
+
 	// A post that reached some of its mailboxes before it failed is completed by its retry.
 	"retry completes": func(h *harness) {
 		for done := range 2 {
