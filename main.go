@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/mattn/go-isatty"
@@ -34,6 +35,11 @@ func run(args []string, out io.Writer, errs *os.File) int {
 		return 2
 	}
 	log := newLogger(cfg, errs)
+	if cfg.Store == config.StoreFile && os.Getenv("GOMAXPROCS") == "" {
+		// A goroutine that waits for the disk keeps one of the runtime's processors, until the runtime notices: mostly not
+		// before the disk has answered. With one more, all cores have work meanwhile.
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	}
 	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 
