@@ -64,11 +64,15 @@ class Server {
     return until(`Redis on port ${this.port} answers`, async () => (await this.ask("ping")) === "PONG");
   }
 
-  /** Waits until this many replicas have everything. */
+  /** Waits until this many replicas have all that there is now: one that is "online" may not have begun to follow. */
   synced(replicas) {
+    let all; // the offset up to which they have to be
     return until(`${replicas} replicas of port ${this.port} are in step`, async () => {
       const info = await this.ask("info", "replication");
-      return info?.match(/state=online/g)?.length === replicas;
+      if (!info) return false;
+      all ??= Number(info.match(/master_repl_offset:(\d+)/)[1]);
+      const offsets = [...info.matchAll(/state=online,offset=(\d+)/g)].map(([, offset]) => Number(offset));
+      return offsets.length === replicas && offsets.every((offset) => offset >= all);
     });
   }
 }

@@ -147,7 +147,10 @@ async function outage(what, users, happen) {
     await Promise.all(to.devices.map((device) => device.match("private message", (m) => m.id === id, 8_000)));
     return [taken, Date.now() - up];
   };
-  const times = await Promise.all([flows(users[0], users[1]), flows(users[1], users[0])]);
+  const times = await Promise.all([flows(users[0], users[1]), flows(users[1], users[0])]).catch(async (error) => {
+    await gone?.start(); // or else all that comes after fails as well
+    throw error;
+  });
   const [taken, delivered] = [0, 1].map((i) => Math.max(...times.map((t) => t[i])));
   console.log(`# ${what}: another server after ${up - began} ms; ${taken} ms later messages are taken, ${delivered} ms later they arrive`);
   await gone?.start();
