@@ -215,3 +215,61 @@ func TestClusterStopsWithoutRedis(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// TestClusterStranger has those who write to each other past the roster limit introduced on the other process too, before
+// the first message and once; and what is written meanwhile stays in order.
+func TestClusterStranger(t *testing.T) {
+	_, p := pair(t, "--roster-limit=2")
+	crowd := func(prefix string) {
+		for i := range 3 {
+			p[0].mustConnect(fmt.Sprintf(`40{"username":"%s%d"}`, prefix, i)).until(`42["users",`)
+		}
+	}
+	enter := func(r *running, who string) (d *device, session, user string) {
+		d = r.mustConnect("40{" + who + "}")
+		session, user = d.session()
+		d.until(`42["users",`)
+		d.ask(`"history",{"with":"nobody"}`)
+		return d, session, user
+	}
+	crowd("a")
+	alice, session, aliceID := enter(p[0], `"username":"al\"ice"`)
+	phone, _, _ := enter(p[1], `"sessionID":"`+session+`"`)
+	crowd("b")
+	bob, _, bobID := enter(p[1], `"username":"bob"`)
+
+	const messages = 20
+	for i := 1; i <= messages; i++ {
+		if err := alice.WriteString(fmt.Sprintf(`42%d["private message",{"content":{"n":%d,"from":"x"},"to":%q}]`, i, i, bobID)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := fmt.Sprintf(`42["private message",{"content":{"n":%d,`, messages)
+	for name, seen := range map[string]struct {
+		*device
+		other string
+	}{"bob": {bob, aliceID}, "alice's phone": {phone, bobID}} {
+		var got []string
+		for len(got) == 0 || !strings.HasPrefix(got[len(got)-1], last) {
+			if frame := seen.until(`42["`); !strings.HasPrefix(frame, `42["user connected",`) || strings.Contains(frame, seen.other) {
+				got = append(got, frame)
+			}
+		}
+		if len(got) != 1+messages || !strings.HasPrefix(got[0], fmt.Sprintf(`42["user connected",{"userID":%q,`, seen.other)) {
+			t.Fatalf("%s got %d frames: %s", name, len(got), strings.Join(got, "\n"))
+		}
+		for i, frame := range got[1:] {
+			if !strings.HasPrefix(frame, fmt.Sprintf(`42["private message",{"content":{"n":%d,`, i+1)) {
+				t.Fatalf("%s got %s as number %d", name, frame, i+1)
+			}
+		}
+	}
+
+	// They hear of each other from now on.
+	for _, d := range []*device{alice, phone} {
+		if err := d.NetConn().Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bob.until(fmt.Sprintf(`42["user disconnected",%q,`, aliceID))
+}

@@ -3,6 +3,7 @@ package fanout
 import (
 	"parley/engineio"
 	"parley/shard"
+	"parley/store"
 )
 
 // Host is what a fan-out between processes asks of the layer above it. Its methods are called from the fan-out's
@@ -20,6 +21,10 @@ type Host interface {
 	// it to them, and is to be called once, or not at all to keep it from them; its error is to be returned. data is a
 	// JSON array of the event's name and arguments. The sender's next event waits until it returns.
 	Emitted(sel shard.Selector, data []byte, deliver func() error) error
+	// Unready tells whether an entry of a mailbox that another process announces, with data as of Emitted, can't be given to
+	// the followers here as it is: it is to be read from the store instead, which may take a while. It is asked of each
+	// entry, and returns at once.
+	Unready(namespace string, box store.Box, data []byte) bool
 	// Resubscribed says that what others published may have been missed: mail is to be read from the store.
 	Resubscribed()
 	// Unpublished says that others may have missed what this process published.

@@ -102,7 +102,7 @@ func NewChat(n *socketio.Namespace, o ChatOptions) *Chat {
 	n.Use(c.authenticate)
 	n.OnConnection(c.connected)
 	n.OnDisconnect(c.disconnected)
-	n.UseMail(socketio.Mail{App: chatApp, Store: o.Store, Event: messageEvent})
+	n.UseMail(socketio.Mail{App: chatApp, Store: o.Store, Event: messageEvent, Before: c.introduceAll, Unready: c.strange})
 	if o.Recovery >= 0 {
 		// authenticate looks at who returns, too: the private id alone must not outlive a token, nor a change of
 		// user in the client.

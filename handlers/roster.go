@@ -358,8 +358,8 @@ func (c *Chat) introduce(ctx context.Context, user, other string) error {
 	if err == nil && !online[0] {
 		err = tell(emit, rosterEntry{UserID: other})
 	}
-	for _, socket := range sockets {
-		c.watchers.add(socket, c.watchLimit(), found[0])
+	for _, socket := range sockets { // also where pages and searches have filled the list: it would be done with each message
+		c.watchers.add(socket, 2*c.watchLimit(), found[0])
 	}
 	// These sockets have not heard what another process said meanwhile.
 	c.told.gave([]rosterEntry{{UserID: other, Connected: online[0]}}, now, false, true)

@@ -3,6 +3,7 @@ package handlers
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"parley/store"
 )
@@ -20,6 +21,7 @@ type watchers struct {
 	by      []numbers           // of the sockets that watch a user, by the user's number
 	owners  map[string][]uint32 // numbers of sockets by the user that watches
 	all     map[string]struct{} // the ids of sockets that were given all users
+	any     atomic.Bool         // a socket watches, so that there may be users whom one does not
 }
 
 // watchList is the users that one socket watches.
@@ -34,6 +36,7 @@ func (w *watchers) open(socket, owner string) {
 	defer w.mu.Unlock()
 	delete(w.all, socket)
 	w.closeLocked(socket)
+	w.any.Store(true)
 	n := w.sockets.add(socket)
 	if int(n) == len(w.lists) {
 		w.lists = append(w.lists, watchList{})
@@ -94,6 +97,7 @@ func (w *watchers) closeLocked(socket string) {
 	}
 	if w.sockets.remove(n); len(w.sockets.numbers) == 0 {
 		w.lists, w.owners = nil, nil
+		w.any.Store(false)
 	}
 }
 
@@ -149,6 +153,21 @@ func (w *watchers) watched(user string) bool {
 	defer w.mu.RUnlock()
 	_, ok := w.users.numbers[user]
 	return ok
+}
+
+// lacks tells whether a socket of owner watches, but not user.
+func (w *watchers) lacks(owner string, user []byte) bool {
+	if !w.any.Load() {
+		return false
+	}
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	open := w.owners[owner]
+	if len(open) == 0 {
+		return false
+	}
+	n, watched := w.users.numbers[string(user)]
+	return !watched || slices.ContainsFunc(open, func(socket uint32) bool { return !w.lists[socket].users.has(n) })
 }
 
 // missing returns the sockets of owner that watch, but not user.

@@ -25,8 +25,17 @@ func TestWatchers(t *testing.T) {
 	if got := w.missing("alice", "bob"); len(got) != 1 || got[0] != "s2" {
 		t.Errorf("bob is missing in %v", got)
 	}
-	w.close("s1")
+	if !w.lacks("alice", []byte("bob")) || w.lacks("bob", []byte("alice")) {
+		t.Error("a socket of alice lacks bob, and bob has none")
+	}
 	w.close("s2")
+	if w.lacks("alice", []byte("bob")) || !w.lacks("alice", []byte("dave")) {
+		t.Error("alice's other socket has bob, and lacks dave")
+	}
+	w.close("s1")
+	if w.any.Load() {
+		t.Error("nobody watches any more")
+	}
 	w.add("s1", 2, store.User{ID: "bob"})
 	if len(w.lists)+len(w.sockets.names)+len(w.users.names)+len(w.by)+len(w.owners) != 0 {
 		t.Error("something is left")

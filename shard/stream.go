@@ -37,6 +37,7 @@ type Mail struct {
 	Offset  store.Offset
 	Origin  string            // the socket that sent it, which is not given it back
 	Message *engineio.Message // the event with its offset, as it goes to the wire; nil to pass the entry over
+	Unread  bool              // this only says that there is the entry: it is to be read from the source
 
 	// What other processes need of it, for whom the sender does not add the offset.
 
@@ -138,6 +139,7 @@ func (s *Shard) deliver(st *stream, m *Mail) {
 	st.newest = max(st.newest, m.Offset.Seq)
 	switch {
 	case m.Offset.Seq <= st.at.Seq:
+	case m.Unread: // is missing until then, and keeps back what is behind it
 	case m.Offset.Seq == st.at.Seq+1:
 		s.hand(st, m)
 		for next, ok := st.early[st.at.Seq+1]; ok; next, ok = st.early[st.at.Seq+1] {

@@ -311,6 +311,29 @@ func TestEntryToPassOver(t *testing.T) {
 	})
 }
 
+// TestUnreadMail has an entry that is only told of read after the grace, and those behind it wait for it.
+func TestUnreadMail(t *testing.T) {
+	mailTest(t, func(t *testing.T, p *Pool, b *fakeBox) {
+		_, w := device(t, p, "s", b, store.Offset{})
+		synctest.Wait()
+		mail := b.appendN(3)
+		mail[0].Message, mail[0].Unread = nil, true
+		deliverAll(t, p, mail...)
+		expect(t, "sent", w.texts(), nil)
+		before := b.readCount()
+		time.Sleep(gapGrace)
+		synctest.Wait()
+		expect(t, "sent", w.texts(), offsets(1, 1, 3))
+		mail[0].Offset.Seq = 1 // told of once more
+		deliverAll(t, p, mail[0])
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if reads := b.readCount() - before; reads != 1 {
+			t.Errorf("read %d times", reads)
+		}
+	})
+}
+
 func TestMailboxBeginsAnew(t *testing.T) {
 	mailTest(t, func(t *testing.T, p *Pool, b *fakeBox) {
 		_, w := device(t, p, "s", b, store.Offset{})

@@ -13,6 +13,7 @@ import (
 	"parley/metrics"
 	"parley/shard"
 	"parley/socketio/packet"
+	"parley/store"
 )
 
 // checkEvery is how often mailboxes are compared with the store when other processes may append to them.
@@ -46,6 +47,16 @@ func (h *host) Emitted(sel shard.Selector, data []byte, deliver func() error) (e
 		}
 	}
 	return deliver()
+}
+
+func (h *host) Unready(namespace string, box store.Box, data []byte) bool {
+	var m *Mail
+	h.server.mu.RLock()
+	if n := h.server.namespaces[namespace]; n != nil {
+		m = n.app.mail
+	}
+	h.server.mu.RUnlock()
+	return m != nil && m.App == box.App && m.Unready != nil && m.Unready(box.User, data)
 }
 
 // listener returns who listens to an event of other servers, or nil.

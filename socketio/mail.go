@@ -25,6 +25,13 @@ type Mail struct {
 	Store store.Mailboxes
 	// Event says what event an entry is to a client.
 	Event func(store.Entry) (event string, args []any, err error)
+	// Before, if there is one, is called with what was read from the store, before the followers of a user's box on this
+	// process are given it. It may ask the store. After an error the entries are read again.
+	Before func(ctx context.Context, user string, entries []store.Entry) error
+	// Unready, if there is one, tells whether Before has something to do for an event that another process announces: then it is
+	// read from the store instead of being given to the followers at once. data is the JSON array of the event's name and
+	// arguments, without the offset. It is called for each, and must return at once.
+	Unready func(user string, data []byte) bool
 }
 
 // UseMail sets the namespace's mail. A dynamic namespace can have none: an App belongs to one namespace.
@@ -32,7 +39,9 @@ func (n *Namespace) UseMail(m Mail) {
 	if n.match != nil {
 		panic("socketio: a dynamic namespace can't have mail")
 	}
+	n.server.mu.Lock() // others speak before clients connect
 	n.app.mail = &m
+	n.server.mu.Unlock()
 	n.app.check()
 	n.server.pool.HandleMail(m.App, mailSource{n})
 }
@@ -71,6 +80,11 @@ func (n *Namespace) mails(ctx context.Context, box store.Box, after store.Offset
 	entries, err := n.app.mail.Store.After(ctx, box, after, limit)
 	if err != nil {
 		return nil, err
+	}
+	if before := n.app.mail.Before; before != nil {
+		if err := before(ctx, box.User, entries); err != nil {
+			return nil, err
+		}
 	}
 	mails := make([]shard.Mail, len(entries))
 	for i := range entries {

@@ -204,6 +204,7 @@ func (f *Fanout) deliver(b *wire.Broadcast, wait bool) (done bool) {
 	var err error
 	if b.Mail != nil {
 		mail := mailOf(b)
+		mail.Unread = f.host.Unready(b.Namespace, mail.Box, b.Data)
 		if err = f.pool.Offer(f.ended, mail); err != nil && !errors.Is(err, shard.ErrStopped) { // its inbox is full
 			if !wait {
 				return false

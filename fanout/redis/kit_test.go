@@ -20,6 +20,7 @@ import (
 	"parley/registry"
 	"parley/shard"
 	"parley/socketio/packet"
+	"parley/store"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -115,6 +116,9 @@ func (h *host) Emitted(_ shard.Selector, data []byte, deliver func() error) erro
 		return nil
 	}
 	return deliver()
+}
+func (h *host) Unready(_ string, _ store.Box, data []byte) bool {
+	return strings.HasPrefix(string(data), `["unready"`)
 }
 func (h *host) ServerSide(namespace string, data []byte, _ [][]byte, ack func(fanout.Answer)) {
 	h.events <- serverSideCall{namespace, string(data), ack}
