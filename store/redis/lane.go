@@ -54,8 +54,6 @@ type lanes struct {
 	hurry *hurry
 	joins atomic.Bool // additions to several mailboxes may be one call
 
-	replicas *replicas // of a Cluster, that changes have to reach; nil: none have to
-
 	closing sync.RWMutex // held for writing to close the queues
 	closed  bool         // guarded by closing
 }
@@ -71,9 +69,9 @@ type call struct {
 	sent     bool
 }
 
-// newLanes returns count lanes, in which calls wait for others like them as long as patience says, and for the replicas.
-func newLanes(client redis.UniversalClient, h *hurry, count int, patience time.Duration, r *replicas) *lanes {
-	l := &lanes{client: client, queues: make([]chan *call, count), hurry: h, replicas: r}
+// newLanes returns count lanes, in which calls wait for others like them as long as patience says.
+func newLanes(client redis.UniversalClient, h *hurry, count int, patience time.Duration) *lanes {
+	l := &lanes{client: client, queues: make([]chan *call, count), hurry: h}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	for i := range l.queues {
 		l.queues[i] = make(chan *call, queueLength/count)
@@ -217,7 +215,7 @@ func (l *lanes) send(calls []*call, mayKeep bool) (kept []*call) {
 	}
 	if len(commands) > 0 {
 		ctx, cancel := context.WithTimeout(l.ctx, pipelineTimeout)
-		l.exchange(ctx, commands)
+		l.transmit(ctx, commands)
 		cancel()
 	}
 	size := 0
@@ -234,18 +232,6 @@ func (l *lanes) send(calls []*call, mayKeep bool) (kept []*call) {
 		}
 	}
 	return kept
-}
-
-// exchange sends commands, and waits until replicas have what they changed, where that is asked for. What was done by a master
-// that is none any more is done again, which says what is there now.
-func (l *lanes) exchange(ctx context.Context, commands []*command) {
-	for range 2 {
-		masters := l.replicas.masters(ctx, commands)
-		l.transmit(ctx, commands)
-		if commands = l.replicas.confirm(ctx, commands, masters); len(commands) == 0 {
-			return
-		}
-	}
 }
 
 // keep reports whether a call that failed may be sent again later: Redis was not there to do it, and not for too long.

@@ -11,9 +11,9 @@
 //
 // Presence is kept per node under the node's lease (presence.go, lease.go).
 //
-// Durable means written to the primary, and on a Cluster to one replica of it, if it has any (replicas.go). What survives
-// the primary's crash is up to its "appendonly", and what survives a fail-over of Sentinel up to replication, which Redis
-// does in the background. The server should not evict keys ("maxmemory-policy noeviction"): an evicted mailbox starts anew.
+// Durable means written to the primary: what survives its crash is up to its "appendonly", and what survives a fail-over
+// up to replication, which Redis does in the background. The server should not evict keys
+// ("maxmemory-policy noeviction"): an evicted mailbox starts anew.
 //
 // With Node servers beside: what they push to a mailbox is numbered by its place in the list and becomes part of the
 // conversations when the mailbox is next used. Their sessions can be used at once, and enter the roster when they are
@@ -118,8 +118,7 @@ func Open(ctx context.Context, client redis.UniversalClient, opts Options) (*Sto
 	if _, cluster := client.(*redis.ClusterClient); cluster {
 		writers = manyLanes
 	}
-	s.writes = newLanes(client, s.hurry, writers, writePatience, newReplicas(client))
-	s.reads = newLanes(client, s.hurry, manyLanes, 0, nil)
+	s.writes, s.reads = newLanes(client, s.hurry, writers, writePatience), newLanes(client, s.hurry, manyLanes, 0)
 	s.writes.joins.Store(s.joins(ctx))
 	s.background.Go(s.presence.keep)
 	s.background.Go(s.presence.mend)
