@@ -3,6 +3,7 @@ package handlers
 import (
 	"iter"
 	"math/bits"
+	"math/rand/v2"
 	"slices"
 )
 
@@ -91,6 +92,22 @@ func (s *numbers) all() iter.Seq[uint32] {
 			}
 		}
 	}
+}
+
+// any returns one of at least two numbers, but not this one. It is chosen by chance: by a rule, two that take turns to come could
+// take each other's place for ever.
+func (s *numbers) any(but uint32) uint32 {
+	left := rand.IntN(s.size - 1)
+	for n := range s.all() {
+		if n == but {
+			continue
+		}
+		if left == 0 {
+			return n
+		}
+		left--
+	}
+	return but // not reached: but is one of them
 }
 
 func (s *numbers) toBits(last uint32) {

@@ -344,8 +344,12 @@ func (c *Chat) introduce(ctx context.Context, user, other string) error {
 		return nil
 	}
 	found, err := c.store.UsersByID(ctx, []string{other})
-	if err != nil || len(found) == 0 {
+	if err != nil {
 		return err
+	}
+	if len(found) == 0 { // who is announced when they come
+		c.watchers.include(sockets, 2*c.watchLimit(), other)
+		return nil
 	}
 	now := c.told.now()
 	online, err := c.store.Online(ctx, []string{other})
@@ -358,8 +362,8 @@ func (c *Chat) introduce(ctx context.Context, user, other string) error {
 	if err == nil && !online[0] {
 		err = tell(emit, rosterEntry{UserID: other})
 	}
-	for _, socket := range sockets { // also where pages and searches have filled the list: it would be done with each message
-		c.watchers.add(socket, 2*c.watchLimit(), found[0])
+	if err == nil { // also where pages and searches have filled the list: it would be done with each message
+		c.watchers.include(sockets, 2*c.watchLimit(), other)
 	}
 	// These sockets have not heard what another process said meanwhile.
 	c.told.gave([]rosterEntry{{UserID: other, Connected: online[0]}}, now, false, true)

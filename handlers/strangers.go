@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"time"
 
 	"parley/store"
 )
@@ -22,21 +23,29 @@ func (c *Chat) strange(user string, event []byte) bool {
 	return !ok || c.watchers.lacks(user, peer)
 }
 
+// introducing bounds how long messages wait for introductions. Then they come without: as where the store does not answer,
+// what there is of a message is better than none.
+const introducing = time.Second
+
 // introduceAll introduces those with whom user has exchanged these messages to the sockets of user here.
-func (c *Chat) introduceAll(ctx context.Context, user string, entries []store.Entry) error {
+func (c *Chat) introduceAll(ctx context.Context, user string, entries []store.Entry) {
 	if !c.watchers.any.Load() {
-		return nil
+		return
 	}
-	last := ""
+	ctx, cancel := context.WithTimeout(ctx, introducing)
+	defer cancel()
+	done := make(map[string]struct{})
 	for i := range entries {
-		if peer := entries[i].Peer; peer != last {
-			if err := c.introduce(ctx, user, peer); err != nil {
-				return err
-			}
-			last = peer
+		peer := entries[i].Peer
+		if _, ok := done[peer]; ok {
+			continue
+		}
+		done[peer] = struct{}{}
+		if err := c.introduce(ctx, user, peer); err != nil {
+			c.log.Warn().Err(err).Str("user", user).Msg("messages are delivered whose senders may be unknown to the user's devices")
+			return
 		}
 	}
-	return nil
 }
 
 // peerIn finds out with whom user exchanges a message, by the end that encodeMessage gives it; false if it has none. Nothing

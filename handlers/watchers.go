@@ -81,10 +81,7 @@ func (w *watchers) closeLocked(socket string) {
 	list := w.lists[n]
 	w.lists[n] = watchList{}
 	for user := range list.users.all() {
-		if w.by[user].remove(n); w.by[user].size == 0 {
-			w.by[user] = numbers{}
-			w.users.remove(user)
-		}
+		w.unwatch(n, user)
 	}
 	if len(w.users.numbers) == 0 {
 		w.by = nil
@@ -114,13 +111,46 @@ func (w *watchers) add(socket string, limit int, users ...store.User) {
 		if list.users.size >= limit {
 			return
 		}
-		user := w.users.add(u.ID)
-		if int(user) == len(w.by) {
-			w.by = append(w.by, numbers{})
+		w.watch(n, list, u.ID)
+	}
+}
+
+// include lets sockets watch user, each of them in place of any other if it has limit already. Those that are not open it
+// leaves out.
+func (w *watchers) include(sockets []string, limit int, user string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, socket := range sockets {
+		n, ok := w.sockets.numbers[socket]
+		if !ok {
+			continue
 		}
-		if list.users.add(user) {
-			w.by[user].add(n)
+		list := &w.lists[n]
+		if kept := w.watch(n, list, user); list.users.size > limit {
+			other := list.users.any(kept)
+			list.users.remove(other)
+			w.unwatch(n, other)
 		}
+	}
+}
+
+// watch puts a user into the list of a socket and returns the user's number.
+func (w *watchers) watch(socket uint32, list *watchList, name string) (user uint32) {
+	user = w.users.add(name)
+	if int(user) == len(w.by) {
+		w.by = append(w.by, numbers{})
+	}
+	if list.users.add(user) {
+		w.by[user].add(socket)
+	}
+	return user
+}
+
+// unwatch forgets that a socket watched a user, who is no longer in its list.
+func (w *watchers) unwatch(socket, user uint32) {
+	if w.by[user].remove(socket); w.by[user].size == 0 {
+		w.by[user] = numbers{}
+		w.users.remove(user)
 	}
 }
 

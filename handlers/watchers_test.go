@@ -32,6 +32,11 @@ func TestWatchers(t *testing.T) {
 	if w.lacks("alice", []byte("bob")) || !w.lacks("alice", []byte("dave")) {
 		t.Error("alice's other socket has bob, and lacks dave")
 	}
+	w.include([]string{"s1", "nobody's"}, 2, "erin")
+	w.include([]string{"s1"}, 2, "frank")
+	if list := &w.lists[w.sockets.numbers["s1"]]; list.users.size != 2 || len(w.missing("alice", "frank")) > 0 {
+		t.Errorf("a full list has %d users, and is to have the latest", list.users.size)
+	}
 	w.close("s1")
 	if w.any.Load() {
 		t.Error("nobody watches any more")

@@ -26,8 +26,8 @@ type Mail struct {
 	// Event says what event an entry is to a client.
 	Event func(store.Entry) (event string, args []any, err error)
 	// Before, if there is one, is called with what was read from the store, before the followers of a user's box on this
-	// process are given it. It may ask the store. After an error the entries are read again.
-	Before func(ctx context.Context, user string, entries []store.Entry) error
+	// process are given it. It may ask the store, and keeps them waiting meanwhile.
+	Before func(ctx context.Context, user string, entries []store.Entry)
 	// Unready, if there is one, tells whether Before has something to do for an event that another process announces: then it is
 	// read from the store instead of being given to the followers at once. data is the JSON array of the event's name and
 	// arguments, without the offset. It is called for each, and must return at once.
@@ -50,7 +50,7 @@ func (n *Namespace) UseMail(m Mail) {
 type mailSource struct{ n *Namespace }
 
 func (src mailSource) Mail(ctx context.Context, box store.Box, after store.Offset, limit int) ([]shard.Mail, error) {
-	return src.n.mails(ctx, box, after, limit)
+	return src.n.mails(ctx, box, after, limit, src.n.app.mail.Before)
 }
 
 // tailsAtOnce is how many mailboxes are asked about at a time. A store on another machine answers them together.
@@ -75,16 +75,16 @@ func (src mailSource) Tails(ctx context.Context, boxes []store.Box) ([]store.Off
 	return tails, group.Wait()
 }
 
-// mails reads and encodes the entries after an offset.
-func (n *Namespace) mails(ctx context.Context, box store.Box, after store.Offset, limit int) ([]shard.Mail, error) {
+// mails reads and encodes the entries after an offset. They are shown to before first, if that is not nil.
+func (n *Namespace) mails(
+	ctx context.Context, box store.Box, after store.Offset, limit int, before func(context.Context, string, []store.Entry),
+) ([]shard.Mail, error) {
 	entries, err := n.app.mail.Store.After(ctx, box, after, limit)
 	if err != nil {
 		return nil, err
 	}
-	if before := n.app.mail.Before; before != nil {
-		if err := before(ctx, box.User, entries); err != nil {
-			return nil, err
-		}
+	if before != nil && len(entries) > 0 {
+		before(ctx, box.User, entries)
 	}
 	mails := make([]shard.Mail, len(entries))
 	for i := range entries {
@@ -254,7 +254,7 @@ func (s *Socket) attach(ctx context.Context, box store.Box, after store.Offset) 
 
 // catchUp sends the socket a page of what it is behind.
 func (s *Socket) catchUp(ctx context.Context, box store.Box, after store.Offset) (store.Offset, error) {
-	mails, err := s.namespace.mails(ctx, box, after, replayPage)
+	mails, err := s.namespace.mails(ctx, box, after, replayPage, s.namespace.app.mail.Before)
 	if err != nil {
 		return after, err
 	}

@@ -86,7 +86,7 @@ func (s *Socket) recallStored(ctx context.Context, pid, offset string, who claim
 	}
 	size := 0
 	for {
-		mails, err := n.mails(ctx, r.Box, was.offset, replayPage)
+		mails, err := n.mails(ctx, r.Box, was.offset, replayPage, nil)
 		if errors.Is(err, store.ErrUnknownOffset) {
 			return nil, unknownOffset
 		}
