@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"parley/bench/plot"
@@ -160,8 +161,8 @@ func judgeSizes(all []summary, ending, note string) (verdicts []verdict) {
 		if s.Workload != "scale" || s.Server != "parley" || !strings.HasSuffix(s.Phase, ending) {
 			continue
 		}
-		if last != nil {
-			v := verdict{about: fmt.Sprintf("CPU of a private message, %s to %s users%s", sizeOf(*last), sizeOf(*s), note), limit: doubling,
+		if last != nil && sizeOf(*s) == 2*sizeOf(*last) {
+			v := verdict{about: fmt.Sprintf("CPU of a private message, %d to %d users%s", sizeOf(*last), sizeOf(*s), note), limit: doubling,
 				measured: s.Metrics[cpuPerEvent].Median / last.Metrics[cpuPerEvent].Median}
 			v.met = v.measured <= v.limit
 			verdicts = append(verdicts, v)
@@ -181,8 +182,9 @@ func judgeSizes(all []summary, ending, note string) (verdicts []verdict) {
 }
 
 // sizeOf is the number of users in a phase of scale.
-func sizeOf(s summary) string {
-	n, _, _ := strings.Cut(s.Phase, " users")
+func sizeOf(s summary) int {
+	text, _, _ := strings.Cut(s.Phase, " users")
+	n, _ := strconv.Atoi(text) // this program made it
 	return n
 }
 

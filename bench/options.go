@@ -135,14 +135,14 @@ var choices = []choice{
 	{"broadcast", "one event to all sockets, one at a time",
 		on("memory", 1, "parley", "gws", "node"),
 		func(o *options) ([]workload, error) {
-			return each(o.sockets, func(n int) workload {
+			return each(o.sockets, 1, func(n int) workload {
 				return events("broadcast", "broadcast", func(b *bench) traffic { return &load.Broadcast{Sockets: n, ContentBytes: b.contentBytes} },
 					phase{name: fmt.Sprint(n, " sockets"), inFlight: 1})
 			})
 		}},
 	{"idle", "idle connections: memory, and CPU time for heartbeats",
 		on("memory", 1, "parley", "gws", "node"),
-		func(o *options) ([]workload, error) { return each(o.conns, idle) }},
+		func(o *options) ([]workload, error) { return each(o.conns, 1, idle) }},
 	{"storm", "connects to the notify namespace, all at once",
 		on("memory", 1, "parley", "gws", "node"),
 		one(func(o *options) workload { return storm(o.storm) })},
@@ -155,7 +155,7 @@ var choices = []choice{
 	{"scale", "private messages at saturation as users double, and so connections: the first ones, then all others, then with as many in flight for each user",
 		on("memory", 1, "parley", "gws"),
 		func(o *options) ([]workload, error) {
-			return each(o.scale, func(n int) workload {
+			return each(o.scale, 2, func(n int) workload {
 				// Who have not met are introduced by their first message, past the size of the roster. What goes on between those
 				// who have is the curve; what the first message costs is beside it, and what a message costs if each user has as
 				// many in flight whatever their number: with fewer, fewer frames of a connection leave together.
@@ -179,11 +179,11 @@ func one(make func(o *options) workload) func(o *options) ([]workload, error) {
 }
 
 // each makes a workload for each number of a list.
-func each(list string, make func(n int) workload) (all []workload, err error) {
+func each(list string, least int, make func(n int) workload) (all []workload, err error) {
 	for _, text := range strings.Split(list, ",") {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 {
-			return nil, fmt.Errorf("%q is not a list of numbers", list)
+		if err != nil || n < least {
+			return nil, fmt.Errorf("%q is not a list of numbers from %d on", list, least)
 		}
 		all = append(all, make(n))
 	}

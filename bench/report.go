@@ -228,7 +228,7 @@ var curves = []curve{
 			if strings.HasSuffix(s.Phase, firstMessages) {
 				return 0, errors.New("not of the curve")
 			}
-			return strconv.ParseFloat(sizeOf(s), 64)
+			return float64(sizeOf(s)), nil
 		},
 		func(s summary) string {
 			if strings.HasSuffix(s.Phase, " in flight") {
