@@ -42,7 +42,7 @@ func (c *Chat) introduceAll(ctx context.Context, user string, entries []store.En
 		}
 		done[peer] = struct{}{}
 		if err := c.introduce(ctx, user, peer); err != nil {
-			c.log.Warn().Err(err).Str("user", user).Msg("messages are delivered whose senders may be unknown to the user's devices")
+			c.log.Warn().Err(err).Str("uid", user).Msg("messages are delivered whose senders may be unknown to the user's devices")
 			return
 		}
 	}

@@ -32,7 +32,7 @@ var names = map[Name]string{
 	InputRejected:     "Engine.IO input that broke the protocol.",
 	ShardPanics:       "Panics of a shard's loop.",
 	InboxRefused:      "Commands that a shard's inbox did not take.",
-	MailGaps:          "Gaps in a mailbox's numbers that were read from the store, messages before whose sender had to be introduced included.",
+	MailGaps:          "Gaps in a mailbox's numbers that were read from the store, and messages of others' processes whose sender had to be introduced first.",
 	PacketsRejected:   "Socket.IO packets that broke the protocol.",
 	HandlerPanics:     "Panics of application handlers.",
 	ConnectsRefused:   "Namespace connects that were refused.",
