@@ -20,7 +20,9 @@ const failure = 1_000; // milliseconds after which a server that does not answer
 const user = "parley";
 const password = "p@ss:/?#word";
 const login = `${user}:${encodeURIComponent(password)}`;
-const acl = ["--user", user, "on", `>${password}`, "~*", "&*", "+@all", "--requirepass", password, "--masterauth", password];
+// What docs/deploy.md says that a user needs, and the default user for what the tests do.
+const rights = ["~*", "&socket.io*", "&message:outgoing_socket_message", "+@all", "-@dangerous", "+info"];
+const acl = ["--user", user, "on", `>${password}`, ...rights, "--requirepass", password, "--masterauth", password];
 
 /** Asks until condition() is truthy, and returns what it is. */
 export async function until(what, condition, within = patience) {
@@ -239,13 +241,29 @@ export class Sentinel extends Shape {
     return this.servers.find((server) => server.port === Number(address?.[1]));
   }
 
+  /** Has the replica take the place of the primary, which does not learn of it for some seconds. */
+  async handover() {
+    const before = await this.primary();
+    await this.sentinels[0].ask("sentinel", "failover", "chat");
+    await this.replaced(before);
+  }
+
+  /** Waits until the one that was replaced follows. Sentinel has it do so after some seconds. */
+  async followed() {
+    await (await this.primary()).synced(1);
+  }
+
   /** Kills the primary, and waits until the other has taken its place. */
   async failover() {
     const gone = await this.primary();
     await gone.stop();
-    await until("the replica is the primary", async () => {
+    await this.replaced(gone);
+  }
+
+  replaced(before) {
+    return until("the replica is the primary", async () => {
       const now = await this.primary();
-      return now && now !== gone && (await now.ask("role"))?.[0] === "master";
+      return now && now !== before && (await now.ask("role"))?.[0] === "master";
     });
   }
 }

@@ -11,8 +11,8 @@
 //
 // Presence is kept per node under the node's lease (presence.go, lease.go).
 //
-// Durable means written to the primary: what survives its crash is up to its "appendonly", and what survives a fail-over
-// up to replication, which Redis does in the background. The server should not evict keys
+// Durable means written to the primary, and to a replica where it has one (replicas.go): what survives the crash of a server by
+// itself is up to its "appendonly". All but messages gets to replicas in the background. The server should not evict keys
 // ("maxmemory-policy noeviction"): an evicted mailbox starts anew.
 //
 // With Node servers beside: what they push to a mailbox is numbered by its place in the list and becomes part of the
@@ -95,7 +95,7 @@ type Store struct {
 var _ store.Store = (*Store)(nil)
 
 // Open returns a store in the Redis that client is connected to; [Parse] makes its options. It waits up to
-// Options.Wait for Redis to answer. The client stays the caller's, to be closed after the store.
+// Options.Wait for Redis to answer. The client is new, and stays the caller's, to be closed after the store.
 func Open(ctx context.Context, client redis.UniversalClient, opts Options) (*Store, error) {
 	opts.Options = opts.Options.WithDefaults()
 	if opts.Lease <= 0 {
@@ -110,6 +110,7 @@ func Open(ctx context.Context, client redis.UniversalClient, opts Options) (*Sto
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.close = sync.OnceValue(s.shut)
 	s.presence.init(s)
+	s.confirmed()
 	if err := s.await(ctx); err != nil {
 		s.cancel()
 		return nil, err

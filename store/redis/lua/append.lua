@@ -6,7 +6,8 @@ adopt()
 local key, at = ARGV[4], ARGV[5]
 local known = redis.call('HGET', info, '=' .. key)
 if known then
-  save()
+  changed = true -- it is written again: only what this call writes can be confirmed by a replica (replicas.go)
+  save(life)
   return epoch .. ' ' .. known .. ' ' .. facts(redis.call('HGET', info, '#' .. known))
 end
 local seq, item, wrote = int(last + 1), ARGV[6], '0'
