@@ -241,29 +241,13 @@ export class Sentinel extends Shape {
     return this.servers.find((server) => server.port === Number(address?.[1]));
   }
 
-  /** Has the replica take the place of the primary, which does not learn of it for some seconds. */
-  async handover() {
-    const before = await this.primary();
-    await this.sentinels[0].ask("sentinel", "failover", "chat");
-    await this.replaced(before);
-  }
-
-  /** Waits until the one that was replaced follows. Sentinel has it do so after some seconds. */
-  async followed() {
-    await (await this.primary()).synced(1);
-  }
-
   /** Kills the primary, and waits until the other has taken its place. */
   async failover() {
     const gone = await this.primary();
     await gone.stop();
-    await this.replaced(gone);
-  }
-
-  replaced(before) {
-    return until("the replica is the primary", async () => {
+    await until("the replica is the primary", async () => {
       const now = await this.primary();
-      return now && now !== before && (await now.ask("role"))?.[0] === "master";
+      return now && now !== gone && (await now.ask("role"))?.[0] === "master";
     });
   }
 }

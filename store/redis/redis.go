@@ -110,7 +110,7 @@ func Open(ctx context.Context, client redis.UniversalClient, opts Options) (*Sto
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.close = sync.OnceValue(s.shut)
 	s.presence.init(s)
-	s.confirmed()
+	s.confirmAppends()
 	if err := s.await(ctx); err != nil {
 		s.cancel()
 		return nil, err

@@ -17,45 +17,77 @@ import (
 const (
 	// confirmTimeout is how long the replicas of a server have to confirm what a pipeline has appended.
 	confirmTimeout = time.Second
+	// doubtTimeout is the same for some time after they did not, as everything else that is written waits behind it.
+	doubtTimeout = 50 * time.Millisecond
 	// replicaPatience is how long nothing is appended without a replica once there was one: longer than it takes to replace
 	// a server that the others do not reach, and to tell it so when it is back (cluster-node-timeout is 15 s by default).
 	replicaPatience = 20 * time.Second
 	// replicaPause is between two looks for replicas of a server that has none: what is appended to it shortly after it got one
 	// is not confirmed.
 	replicaPause = 100 * time.Millisecond
+	// replicaServers bounds the servers that are kept in mind: as many as a Cluster may have masters, and those before them.
+	replicaServers = 4096
 )
 
 // replicas has a replica confirm what is appended to a server, if it has one that follows, before anybody is told that it
 // was. A server that dies is replaced by a replica, with what that one has: without this, what was on its way to it would
 // have been acknowledged and lost.
 //
-// To this end WAIT goes behind the appends of a pipeline, as WAIT is about what its own connection has written. If no
-// replica confirms, the appends count as not done, and can be made again. When there is no replica, the server is on its
-// own; but not when it had one just now: it may be one that was replaced and does not know it yet.
+// To this end WAIT goes behind the appends of a pipeline, as WAIT is about what its own connection has written, and INFO
+// behind that, as a client may have connections to a server and to the one that has replaced it. If no replica confirms, the
+// appends count as not done, and can be made again. A server that never had a replica is on its own. One that had is so
+// after a while, and not at once: it may have been replaced, and not know it yet.
 //
 // It is a hook of a server's client, and safe for concurrent use.
 type replicas struct {
-	client   *redis.Client
-	log      zerolog.Logger
-	patience time.Duration
+	client *redis.Client
+	name   string // of the server, in the log
+	log    zerolog.Logger
 
-	mu       sync.Mutex
-	expected bool                 // a replica is to confirm
-	looked   time.Time            // for one, when none was expected
-	followed map[string]time.Time // when a server last had one, by the id of its data (master_replid)
-	barred   bool                 // Redis does not let us ask for confirmation
+	servers *servers // of all hooks of a store
+
+	mu        sync.Mutex
+	state     replication
+	follows   bool      // a replica was there when Redis was asked last
+	had       bool      // there was one at some time
+	looked    time.Time // for one, when there was none
+	confirmed time.Time // when one did so last
+	doubted   time.Time // when one did not though it had confirmTimeout; zero: it has since
+	barred    bool      // Redis does not let us ask for confirmation
 }
 
-// confirmed makes all servers of the client confirm appends. It is called before the client is used.
-func (s *Store) confirmed() {
-	hook := func(c *redis.Client) {
-		c.AddHook(&replicas{client: c, log: s.log, patience: replicaPatience, followed: map[string]time.Time{}})
+// replication is what becomes of appends.
+type replication uint8
+
+const (
+	alone    replication = iota // the primary has them
+	followed                    // a replica has them, too
+	refused                     // they are not confirmed
+)
+
+// servers are those that had a replica. Their hooks share them: one that takes another's place is known by that one's id.
+type servers struct {
+	mu   sync.Mutex
+	byID map[string]following // by the id of their data
+}
+
+// following is a server that had a replica.
+type following struct {
+	seen    time.Time // last
+	missing time.Time // since when none has confirmed anything; zero: one has
+}
+
+// confirmAppends makes all servers of the client confirm appends. It is called before the client is used.
+func (s *Store) confirmAppends() {
+	all := &servers{byID: map[string]following{}}
+	hook := func(c *redis.Client, name string) {
+		c.AddHook(&replicas{client: c, name: name, log: s.log, servers: all})
 	}
 	switch c := s.client.(type) {
 	case *redis.ClusterClient:
-		c.OnNewNode(hook)
+		c.OnNewNode(func(node *redis.Client) { hook(node, node.Options().Addr) })
 	case *redis.Client:
-		hook(c)
+		hook(c, s.String())
 	}
 }
 
@@ -68,12 +100,28 @@ func (r *replicas) ProcessHook(next redis.ProcessHook) redis.ProcessHook { retur
 // ProcessPipelineHook implements [redis.Hook].
 func (r *replicas) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if !slices.ContainsFunc(cmds, appends) || !r.expects(ctx) {
+		// The client of a Cluster sends what has failed to any other node, and with it what was put behind it for the first.
+		if slices.ContainsFunc(cmds, behind) {
+			cmds = slices.DeleteFunc(slices.Clone(cmds), behind)
+		}
+		if len(cmds) == 0 {
+			return nil
+		}
+		if !slices.ContainsFunc(cmds, appends) {
 			return next(ctx, cmds)
 		}
-		wait := redis.NewIntCmd(ctx, "wait", 1, confirmTimeout.Milliseconds())
+		timeout, asked := r.plan(ctx)
+		if !asked {
+			return next(ctx, cmds)
+		}
+		all := slices.Clip(cmds)
+		var wait *redis.IntCmd
+		if timeout > 0 {
+			wait = redis.NewIntCmd(ctx, "wait", 1, timeout.Milliseconds())
+			all = append(all, wait)
+		}
 		info := redis.NewStringCmd(ctx, "info", "replication")
-		err := next(ctx, append(slices.Clip(cmds), wait, info))
+		err := next(ctx, append(all, info))
 		if failure := r.judge(wait, info); failure != nil {
 			for _, cmd := range cmds {
 				if appends(cmd) && cmd.Err() == nil {
@@ -84,6 +132,9 @@ func (r *replicas) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 		return err
 	}
 }
+
+// behind reports whether a command is one that is put behind appends. Nobody else has them in a pipeline.
+func behind(cmd redis.Cmder) bool { return cmd.Name() == "wait" || cmd.Name() == "info" }
 
 // appends reports whether a command is a script that appends. It writes something also when it finds the entry there, so that
 // there is something to confirm.
@@ -100,104 +151,174 @@ func appends(cmd redis.Cmder) bool {
 	return false
 }
 
-// expects reports whether a replica is to confirm what is appended now. If it knows of none, it looks for one from time to
-// time.
-func (r *replicas) expects(ctx context.Context) bool {
+// plan returns how long a replica has to confirm what is appended now, zero if none is there, and whether the server is to be
+// asked about its replicas behind it. It is not while none was ever seen: then the server is asked ahead, now and then.
+func (r *replicas) plan(ctx context.Context) (timeout time.Duration, asked bool) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.barred || r.expected || time.Since(r.looked) < replicaPause {
-		return r.expected
+	follows, had, looked, confirmed, doubted, barred := r.follows, r.had, r.looked, r.confirmed, r.doubted, r.barred
+	r.mu.Unlock()
+	switch {
+	case barred:
+		return 0, false
+	case follows && time.Since(doubted) < confirmTimeout:
+		return doubtTimeout, true
+	case follows && time.Since(confirmed) < confirmTimeout:
+		return confirmTimeout, true
+	case !follows && had:
+		return 0, true
+	case !follows && time.Since(looked) < replicaPause:
+		return 0, false
 	}
 	info := r.client.Info(ctx, "replication")
-	switch err := info.Err(); {
-	case err == nil:
-		at := parseReplication(info.Val())
-		r.note(at)
-		r.expect(at.lag < r.patience)
-	case !refusal(err):
-		return true // it did not answer, and may have one
-	case forbidden(err):
-		r.bar(err)
-	}
-	r.looked = time.Now()
-	return r.expected
-}
-
-// judge returns why what was appended may be lost, or nil.
-func (r *replicas) judge(wait *redis.IntCmd, info *redis.StringCmd) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	at := parseReplication(info.Val())
-	r.note(at)
-	_, had := r.followed[at.id]
-	switch n, err := wait.Result(); {
-	case err == nil && n > 0:
-		return nil
-	case err != nil && forbidden(err):
+	switch err := info.Err(); {
+	case err != nil && redis.HasErrorPrefix(err, "NOPERM"):
 		r.bar(err)
-		return nil
-	case err != nil:
-		return fmt.Errorf("no replica could confirm it: %v", err) // not wrapped: it is no reply to the append
-	case had || at.role != "master":
-		return errUnconfirmed
+		return 0, false
+	case err != nil && !refusal(err):
+		return confirmTimeout, true // it did not answer, and may have one
+	case at.lag < replicaPatience:
+		r.follows = true
+		return confirmTimeout, true
+	case follows:
+		return doubtTimeout, true // another server may get the appends
 	}
-	r.expect(false)
-	return nil
+	r.looked = time.Now()
+	return 0, false
 }
 
-var errUnconfirmed = errors.New("no replica has confirmed it in time: see whether the replicas of Redis run and follow")
+// judge returns why what was appended may be lost, or nil. Wait is nil if there was nobody to wait for.
+func (r *replicas) judge(wait *redis.IntCmd, info *redis.StringCmd) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now, at := time.Now(), parseReplication(info.Val())
+	if wait != nil {
+		n, err := wait.Result()
+		switch {
+		case err == nil && n > 0:
+			r.follows, r.had, r.confirmed, r.doubted = true, true, now, time.Time{}
+			r.servers.set(at.id, following{seen: now})
+			r.become(followed)
+			return nil
+		case err != nil && refusal(err) && !replaced(err):
+			r.bar(err)
+			return nil
+		case err != nil:
+			return fmt.Errorf("no replica could confirm it: %v", err) // not wrapped: it is no reply to the append
+		case now.Sub(r.doubted) >= confirmTimeout:
+			r.doubted = now
+		}
+	}
+	if info.Err() != nil || at.role == "slave" {
+		return errUnconfirmed
+	}
+	r.follows = at.lag < replicaPatience
+	server, had := r.servers.get(at.id)
+	_, promoted := r.servers.get(at.former)
+	switch {
+	case had && !server.missing.IsZero() && now.Sub(server.missing) >= replicaPatience:
+		if !r.follows { // or else it may catch up
+			r.servers.forget(at.id)
+		}
+		r.become(alone)
+		return nil
+	case had:
+	case r.had && !promoted: // it may be one that had a replica and was started again, with another id
+	case !r.follows:
+		r.become(alone)
+		return nil
+	case wait == nil: // the replica has just come
+		r.had = true
+		r.servers.set(at.id, following{seen: now})
+		return nil
+	}
+	if server.missing.IsZero() {
+		server.missing = now
+	}
+	server.seen, r.had = now, true
+	r.servers.set(at.id, server)
+	r.become(refused)
+	return errUnconfirmed
+}
 
-// forbidden reports whether Redis, or what is in front of it, does not do a command at all.
-func forbidden(err error) bool {
-	return redis.HasErrorPrefix(err, "NOPERM") || redis.HasErrorPrefix(err, "ERR unknown command")
+var errUnconfirmed = errors.New("no replica has confirmed it: see whether the replicas of Redis run and follow")
+
+// replaced reports whether WAIT was refused because the server is no primary any more.
+func replaced(err error) bool {
+	return redis.HasErrorPrefix(err, "UNBLOCKED") || strings.Contains(err.Error(), "replica instances")
 }
 
 // bar ends all asking. The lock is held.
 func (r *replicas) bar(err error) {
-	r.barred, r.expected = true, false
-	r.log.Warn().Err(err).Stringer("server", r.client).Msg("Redis can't be asked for confirmation by its replicas: " +
+	r.barred = true
+	r.log.Warn().Err(err).Str("server", r.name).Msg("Redis can't be asked for confirmation by its replicas: " +
 		"messages are acknowledged once the primary has them; to change that, allow INFO and WAIT and start again")
 }
 
-// note keeps in mind which servers have a replica, for as long as nothing is appended without one. The lock is held.
-func (r *replicas) note(at replication) {
-	now := time.Now()
-	if at.lag < r.patience {
-		r.followed[at.id] = now.Add(-at.lag)
-	}
-	for id, when := range r.followed {
-		if now.Sub(when) >= r.patience {
-			delete(r.followed, id)
-		}
-	}
+func (s *servers) get(id string) (f following, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, ok = s.byID[id]
+	return f, ok
 }
 
-// expect changes whether a replica is to confirm, and logs it. The lock is held.
-func (r *replicas) expect(yes bool) {
-	if r.expected == yes {
+func (s *servers) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byID, id)
+}
+
+// set keeps a server in mind, and forgets the one that was seen last longest ago if there are too many.
+func (s *servers) set(id string, f following) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byID[id] = f
+	if len(s.byID) <= replicaServers {
 		return
 	}
-	r.expected = yes
-	if yes {
-		r.log.Info().Stringer("server", r.client).Msg("Redis has a replica: messages are acknowledged once one has them")
-	} else {
-		r.log.Warn().Stringer("server", r.client).Msg("Redis has no replica any more: messages are acknowledged once the primary has them")
+	oldest := id
+	for other, o := range s.byID {
+		if o.seen.Before(s.byID[oldest].seen) {
+			oldest = other
+		}
+	}
+	delete(s.byID, oldest)
+}
+
+// become logs what changes. The lock is held.
+func (r *replicas) become(state replication) {
+	if r.state == state {
+		return
+	}
+	r.state = state
+	switch state {
+	case alone:
+		r.log.Warn().Str("server", r.name).Msg("Redis has no replica that follows: messages are acknowledged once the primary has them")
+	case followed:
+		r.log.Info().Str("server", r.name).Msg("replicas of Redis confirm messages before they are acknowledged")
+	case refused:
+		r.log.Warn().Str("server", r.name).Stringer("limit", replicaPatience).Msg("messages are refused: no replica of Redis confirms them, " +
+			"and one did; the primary is on its own after this time")
 	}
 }
 
-// replication is what INFO says of a server.
-type replication struct {
-	role string
-	id   string        // of its data: a replica that becomes the primary gives it another
-	lag  time.Duration // since the replica that it heard of last was heard of
+// inform is what INFO says of a server.
+type inform struct {
+	role   string
+	id     string        // of its data: a replica that becomes the primary gives it another (master_replid)
+	former string        // what it was before that (master_replid2)
+	lag    time.Duration // since the replica that it heard of last was heard of
 }
 
 // noReplica is the lag of a server without replicas.
 const noReplica = time.Duration(math.MaxInt64)
 
-// parseReplication reads what INFO says. What it does not say is left empty.
-func parseReplication(info string) replication {
-	at := replication{lag: noReplica}
+// parseReplication reads what INFO says. What it does not say is left empty. A replica counts once it has told how far it is,
+// and not while it loads.
+func parseReplication(info string) inform {
+	at := inform{lag: noReplica}
 	for line := range strings.Lines(info) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch name {
@@ -205,12 +326,20 @@ func parseReplication(info string) replication {
 			at.role = value
 		case "master_replid":
 			at.id = value
+		case "master_replid2":
+			at.former = value
 		default:
-			if strings.HasPrefix(name, "slave") && strings.Contains(value, ",state=online,") {
-				_, lag, _ := strings.Cut(value, ",lag=")
-				if d, err := time.ParseDuration(lag + "s"); err == nil {
-					at.lag = min(at.lag, d)
-				}
+			if !strings.HasPrefix(name, "slave") {
+				continue
+			}
+			facts := map[string]string{}
+			for fact := range strings.SplitSeq(value, ",") {
+				key, v, _ := strings.Cut(fact, "=")
+				facts[key] = v
+			}
+			lag, err := time.ParseDuration(facts["lag"] + "s")
+			if err == nil && lag >= 0 && facts["state"] == "online" && facts["offset"] != "0" {
+				at.lag = min(at.lag, lag)
 			}
 		}
 	}

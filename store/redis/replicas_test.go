@@ -2,8 +2,10 @@ package redisstore
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,55 +20,60 @@ import (
 	"parley/store"
 )
 
-// following is what a Redis says of its replicas, and what they do.
-type following struct {
+// fakeReplicas is what a Redis says of its replicas, and what they do.
+type fakeReplicas struct {
 	t testing.TB
 
 	mu       sync.Mutex
 	role, id string
+	former   string // the id before
 	lags     []int  // in seconds, of each replica
+	more     string // what a Redis to come may add to that
 	confirms bool   // they do what WAIT waits for
 	refusal  string // what WAIT gets instead
 	barred   string // a command that this user may not use
+	unknown  string // a command that there is not
 	waits    int
 	wrote    map[*redisserver.Peer]bool // the newest command of a connection was a script
 }
 
-// newFollowing makes the server say it, as a primary without replicas at first.
-func newFollowing(t testing.TB, mini *miniredis.Miniredis) *following {
-	f := &following{t: t, role: "master", id: "first", wrote: map[*redisserver.Peer]bool{}}
+// newFakeReplicas makes the server say it, as a primary without replicas at first.
+func newFakeReplicas(t testing.TB, mini *miniredis.Miniredis) *fakeReplicas {
+	f := &fakeReplicas{t: t, role: "master", id: "first", wrote: map[*redisserver.Peer]bool{}}
 	mini.Server().SetPreHook(f.serve)
 	return f
 }
 
 // set changes it.
-func (f *following) set(change func(*following)) {
+func (f *fakeReplicas) set(change func(*fakeReplicas)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change(f)
 }
 
 // waited returns how often somebody waited since it was last asked.
-func (f *following) waited() (n int) {
-	f.set(func(f *following) { n, f.waits = f.waits, 0 })
+func (f *fakeReplicas) waited() (n int) {
+	f.set(func(f *fakeReplicas) { n, f.waits = f.waits, 0 })
 	return n
 }
 
-func (f *following) serve(c *redisserver.Peer, name string, args ...string) bool {
+func (f *fakeReplicas) serve(c *redisserver.Peer, name string, args ...string) bool {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer func() { f.mu.Unlock() }()
 	name = strings.ToUpper(name)
 	behind := f.wrote[c]
 	f.wrote[c] = strings.HasPrefix(name, "EVAL")
 	switch name {
 	case f.barred:
 		c.WriteError("NOPERM this user has no permissions to run the '" + strings.ToLower(name) + "' command")
+	case f.unknown:
+		c.WriteError("ERR unknown command '" + name + "', with args beginning with: '" + strings.Join(args, "' '") + "' ")
 	case "INFO":
 		text := fmt.Sprintf("# Replication\r\nrole:%s\r\nconnected_slaves:%d\r\n", f.role, len(f.lags))
 		for i, lag := range f.lags {
-			text += fmt.Sprintf("slave%d:ip=127.0.0.1,port=%d,state=online,offset=14,lag=%d\r\n", i, 7000+i, lag)
+			text += fmt.Sprintf("slave%d:ip=127.0.0.1,port=%d,state=online,offset=14,lag=%d%s\r\n", i, 7000+i, lag, f.more)
 		}
-		c.WriteBulk(text + "slave9:ip=127.0.0.1,port=7009,state=send_bulk,offset=0,lag=0\r\nmaster_failover_state:no-failover\r\nmaster_replid:" + f.id + "\r\n")
+		c.WriteBulk(text + "slave9:ip=127.0.0.1,port=7009,state=send_bulk,offset=0,lag=0\r\nmaster_failover_state:no-failover\r\nmaster_replid:" + f.id + "\r\nmaster_replid2:" + f.former + "\r\n")
 	case "WAIT":
 		f.waits++
 		if !behind {
@@ -78,7 +85,10 @@ func (f *following) serve(c *redisserver.Peer, name string, args ...string) bool
 		case f.confirms:
 			c.WriteInt(len(f.lags))
 		default:
-			<-time.After(confirmTimeout)
+			timeout, _ := strconv.Atoi(args[1])
+			f.mu.Unlock() // for other connections
+			<-time.After(time.Duration(timeout) * time.Millisecond)
+			f.mu.Lock()
 			c.WriteInt(0)
 		}
 	default:
@@ -87,15 +97,15 @@ func (f *following) serve(c *redisserver.Peer, name string, args ...string) bool
 	return true
 }
 
-// followed runs a test with a store in a Redis of which the test says what its replicas do.
-func followed(t *testing.T, test func(t *testing.T, f *following, mini *miniredis.Miniredis, s *Store, log *bytes.Buffer)) {
+// followedStore runs a test with a store in a Redis of which the test says what its replicas do.
+func followedStore(t *testing.T, test func(t *testing.T, f *fakeReplicas, mini *miniredis.Miniredis, s *Store, log *bytes.Buffer)) {
 	synctest.Test(t, func(t *testing.T) {
 		mini, client := bubble(t)
 		c := client()
 		if err := c.Ping(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
-		f := newFollowing(t, mini)
+		f := newFakeReplicas(t, mini)
 		var log bytes.Buffer
 		test(t, f, mini, open(t, c, Options{Lease: time.Hour, Reconcile: -1, Logger: zerolog.New(&log)}), &log)
 	})
@@ -110,97 +120,131 @@ func unconfirmed(t *testing.T, s *Store, id string) {
 
 // TestReplicaConfirms checks that an append succeeds once a replica has it, and can be made again if none has.
 func TestReplicaConfirms(t *testing.T) {
-	followed(t, func(t *testing.T, f *following, mini *miniredis.Miniredis, s *Store, log *bytes.Buffer) {
+	followedStore(t, func(t *testing.T, f *fakeReplicas, mini *miniredis.Miniredis, s *Store, log *bytes.Buffer) {
 		post(t, s, message("alone", "alice", "bob"))
 		same(t, "waits without a replica", f.waited(), 0)
 		<-time.After(replicaPause)
-		f.set(func(f *following) { f.lags, f.confirms = []int{0, 1}, true })
+		f.set(func(f *fakeReplicas) { f.lags, f.more, f.confirms = []int{0, 1}, ",type=replica", true })
 		post(t, s, message("m1", "alice", "bob"))
 		same(t, "waits", f.waited(), 1)
 
-		f.set(func(f *following) { f.confirms = false })
+		f.set(func(f *fakeReplicas) { f.confirms = false })
 		unconfirmed(t, s, "m2")
-		<-time.After(time.Hour)
-		life := mini.TTL("messages:bob")
 		unconfirmed(t, s, "m2") // which is there already, and is written all the same
-		if now := mini.TTL("messages:bob"); now <= life {
-			t.Errorf("the mailbox lives for %v, and before for %v: a repeated append has written nothing to confirm", now, life)
+		for range 2 {
+			<-time.After(time.Second)
+			life := mini.TTL("messages:bob")
+			unconfirmed(t, s, "m2")
+			if now := mini.TTL("messages:bob"); now <= life {
+				t.Errorf("the mailbox lives for %v, and before for %v: a repeated append has written nothing to confirm", now, life)
+			}
 		}
-		f.set(func(f *following) { f.confirms = true })
+		f.set(func(f *fakeReplicas) { f.confirms = true })
 		if r := post(t, s, message("m2", "alice", "bob")); !r.Duplicate || r.Offsets[1].Seq != 3 {
 			t.Errorf("retry %+v", r)
 		}
-		same(t, "waits", f.waited(), 3)
+		same(t, "waits", f.waited(), 5)
 		if _, err := s.Tail(t.Context(), store.Box{App: chatApp, User: "bob"}); err != nil {
 			t.Error(err)
 		}
 		same(t, "waits of a read", f.waited(), 0)
-		same(t, "lines in the log", strings.Count(log.String(), "\n"), 1)
+		same(t, "lines in the log", strings.Count(log.String(), "\n"), 3)
 	})
 }
 
 // TestReplicaLeaves checks that a server whose replica has left is on its own after a while, and not at once: the replica
 // may have taken its place.
 func TestReplicaLeaves(t *testing.T) {
-	followed(t, func(t *testing.T, f *following, _ *miniredis.Miniredis, s *Store, log *bytes.Buffer) {
-		f.set(func(f *following) { f.lags, f.confirms = []int{0}, true })
+	followedStore(t, func(t *testing.T, f *fakeReplicas, _ *miniredis.Miniredis, s *Store, log *bytes.Buffer) {
+		f.set(func(f *fakeReplicas) { f.lags, f.confirms = []int{0}, true })
 		post(t, s, message("m1", "alice", "bob"))
-		f.set(func(f *following) { f.lags, f.confirms = nil, false })
+		f.waited()
+		<-time.After(time.Hour) // however long nothing is written
+		f.set(func(f *fakeReplicas) { f.lags, f.confirms = nil, false })
+		start := time.Now()
+		for i := 0; ; i++ {
+			if _, err := s.Append(t.Context(), message(fmt.Sprint("n", i), "alice", "bob")); err == nil {
+				break
+			}
+			<-time.After(100 * time.Millisecond)
+		}
+		if took := time.Since(start); took < replicaPatience || took > replicaPatience+time.Second {
+			t.Errorf("on its own after %v", took)
+		}
+		same(t, "waits for a replica that has left", f.waited(), 1)
+		same(t, "lines in the log", strings.Count(log.String(), "\n"), 3)
+
+		// It comes back, and confirms again.
+		f.set(func(f *fakeReplicas) { f.lags, f.confirms = []int{0}, true })
+		if _, err := s.Append(t.Context(), message("m2", "alice", "bob")); err != nil { // as another server would be asked to
+			post(t, s, message("m2", "alice", "bob"))
+		}
+		f.waited()
+		post(t, s, message("m3", "alice", "bob"))
+		same(t, "waits", f.waited(), 1)
+	})
+}
+
+// TestReplicaLags checks that a server whose replica is there, and confirms nothing, is on its own after a while.
+func TestReplicaLags(t *testing.T) {
+	followedStore(t, func(t *testing.T, f *fakeReplicas, _ *miniredis.Miniredis, s *Store, _ *bytes.Buffer) {
+		f.set(func(f *fakeReplicas) { f.lags, f.confirms = []int{0}, true })
+		post(t, s, message("m1", "alice", "bob"))
+		f.set(func(f *fakeReplicas) { f.confirms = false })
 		start := time.Now()
 		for i := 0; ; i++ {
 			if _, err := s.Append(t.Context(), message(fmt.Sprint("n", i), "alice", "bob")); err == nil {
 				break
 			}
 		}
-		if took := time.Since(start); took < replicaPatience || took > replicaPatience+2*confirmTimeout {
+		if took := time.Since(start); took < replicaPatience || took > replicaPatience+3*time.Second {
 			t.Errorf("on its own after %v", took)
 		}
-		f.waited()
+		f.set(func(f *fakeReplicas) { f.confirms = true })
 		post(t, s, message("m2", "alice", "bob"))
-		same(t, "waits", f.waited(), 0)
-
-		// One that hangs is one that has left.
-		<-time.After(replicaPause)
-		f.set(func(f *following) { f.lags = []int{0} })
+		f.set(func(f *fakeReplicas) { f.confirms = false })
 		unconfirmed(t, s, "m3")
-		f.set(func(f *following) { f.lags = []int{18} })
-		unconfirmed(t, s, "m3")
-		<-time.After(time.Second)
-		f.set(func(f *following) { f.lags = []int{20} })
-		post(t, s, message("m3", "alice", "bob"))
-		same(t, "lines in the log", strings.Count(log.String(), "\n"), 4)
 	})
 }
 
-// TestReplicaTakesOver checks that a new primary needs no replica of its own, and that one that was replaced confirms
-// nothing.
+// TestReplicaTakesOver checks that a new primary needs no replica of its own, and that one that was replaced, or has only been
+// started again, confirms nothing.
 func TestReplicaTakesOver(t *testing.T) {
-	followed(t, func(t *testing.T, f *following, _ *miniredis.Miniredis, s *Store, _ *bytes.Buffer) {
-		f.set(func(f *following) { f.lags, f.confirms = []int{0}, true })
+	followedStore(t, func(t *testing.T, f *fakeReplicas, _ *miniredis.Miniredis, s *Store, _ *bytes.Buffer) {
+		f.set(func(f *fakeReplicas) { f.lags, f.confirms = []int{0}, true })
 		post(t, s, message("m1", "alice", "bob"))
-		f.set(func(f *following) { f.id, f.lags, f.confirms = "second", nil, false })
+		f.set(func(f *fakeReplicas) { f.id, f.former, f.lags, f.confirms = "second", "first", nil, false })
 		post(t, s, message("m2", "alice", "bob"))
-		<-time.After(replicaPause)
-		f.set(func(f *following) { f.lags = []int{0} })
+		f.set(func(f *fakeReplicas) { f.id, f.former = "first", "" }) // over a connection that was left
+		unconfirmed(t, s, "m3")
+		f.set(func(f *fakeReplicas) { f.id = "started again" })
+		unconfirmed(t, s, "m3")
+
+		f.set(func(f *fakeReplicas) { f.id, f.former, f.lags, f.confirms = "second", "first", []int{0}, true })
+		post(t, s, message("m3", "alice", "bob"))
+		post(t, s, message("m4", "alice", "bob"))
 		for _, refusal := range []string{
 			"UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
 			"ERR WAIT cannot be used with replica instances.",
 		} {
-			f.set(func(f *following) { f.refusal = refusal })
-			unconfirmed(t, s, "m3")
+			f.set(func(f *fakeReplicas) { f.refusal = refusal })
+			unconfirmed(t, s, "m5")
 		}
-		f.set(func(f *following) { f.refusal, f.id, f.role, f.lags = "", "third", "slave", nil })
-		unconfirmed(t, s, "m3")
-		f.set(func(f *following) { f.id, f.role = "second", "master" }) // as before it learns that it is not
-		unconfirmed(t, s, "m3")
+		f.set(func(f *fakeReplicas) { f.refusal, f.id, f.former, f.role, f.lags = "", "third", "second", "slave", nil })
+		unconfirmed(t, s, "m5")
 	})
 }
 
 // TestConfirmationBarred checks that appends go on where Redis does not let us ask, and that the log says so once.
 func TestConfirmationBarred(t *testing.T) {
-	for _, name := range []string{"INFO", "WAIT"} {
-		followed(t, func(t *testing.T, f *following, _ *miniredis.Miniredis, s *Store, log *bytes.Buffer) {
-			f.set(func(f *following) { f.lags, f.barred = []int{0}, name })
+	for _, bar := range []func(*fakeReplicas){
+		func(f *fakeReplicas) { f.barred = "INFO" },
+		func(f *fakeReplicas) { f.barred = "WAIT" },
+		func(f *fakeReplicas) { f.unknown = "WAIT" },
+	} {
+		followedStore(t, func(t *testing.T, f *fakeReplicas, _ *miniredis.Miniredis, s *Store, log *bytes.Buffer) {
+			f.set(func(f *fakeReplicas) { f.lags = []int{0} })
+			f.set(bar)
 			for i := range 3 {
 				post(t, s, message(fmt.Sprint("m", i), "alice", "bob"))
 				<-time.After(2 * replicaPause)
@@ -209,6 +253,42 @@ func TestConfirmationBarred(t *testing.T) {
 			same(t, "waits", f.waited(), 0)
 		})
 	}
+}
+
+// TestParseReplication checks what is read of what servers say.
+func TestParseReplication(t *testing.T) {
+	for text, want := range map[string]inform{
+		"": {lag: noReplica},
+		"role:master\r\nslave0:ip=::1,port=1,state=online,offset=14,lag=3\r\nmaster_replid:a\r\nmaster_replid2:b\r\n":                           {"master", "a", "b", 3 * time.Second},
+		"role:master\nslave0:ip=h,port=1,state=online,offset=14,lag=2,type=replica\nslave1:ip=h,port=2,state=online,offset=14,lag=1,type=rdb\n": {"master", "", "", time.Second},
+		"slave0:ip=h,port=1,state=wait_bgsave,offset=14,lag=0\nslave1:ip=h,port=1,state=online,offset=0,lag=0\nslave2:ip=h,state=online,lag=-1\nslave3:\n": {
+			lag: noReplica,
+		},
+	} {
+		if got := parseReplication(text); got != want {
+			t.Errorf("%q: %+v", text, got)
+		}
+	}
+}
+
+// TestConfirmationStays checks that what asks one server for its replicas is sent to no other: the client of a Cluster tries a
+// whole pipeline elsewhere.
+func TestConfirmationStays(t *testing.T) {
+	var sent []string
+	send := (&replicas{servers: &servers{}}).ProcessPipelineHook(func(_ context.Context, cmds []redis.Cmder) error {
+		for _, cmd := range cmds {
+			sent = append(sent, cmd.Name())
+		}
+		return nil
+	})
+	wait, info := redis.NewIntCmd(t.Context(), "wait", 1, 1000), redis.NewStringCmd(t.Context(), "info", "replication")
+	if err := send(t.Context(), []redis.Cmder{redis.NewCmd(t.Context(), "get", "key"), wait, info}); err != nil {
+		t.Fatal(err)
+	}
+	if err := send(t.Context(), []redis.Cmder{wait, info}); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "sent", sent, []string{"get"})
 }
 
 var _ redis.Hook = (*replicas)(nil)
