@@ -40,6 +40,8 @@ type journal struct {
 	turn  uint64
 	at    int64 // where the next frame goes
 	frame []byte
+	// blocks is for what is written, in whole blocks. It begins with what the file has before at in the same block.
+	blocks []byte
 	// Replaced by tests.
 	writeAt func(f *os.File, data []byte, at int64) (int, error)
 	sync    func(*os.File) error
@@ -54,7 +56,7 @@ func (e syncError) Unwrap() error { return e.error }
 func openJournal(dir string, turn uint64) (*journal, error) {
 	j := &journal{turn: turn, writeAt: (*os.File).WriteAt, sync: syncData}
 	for i := range uint64(2) {
-		f, err := os.OpenFile(filepath.Join(dir, journalName(i)), os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := openDirect(filepath.Join(dir, journalName(i)))
 		if err != nil {
 			return nil, errors.Join(err, j.close())
 		}
@@ -63,7 +65,7 @@ func openJournal(dir string, turn uint64) (*journal, error) {
 		if err != nil {
 			return nil, errors.Join(err, j.close())
 		}
-		j.sizes[i] = info.Size()
+		j.sizes[i] = info.Size() &^ (blockBytes - 1) // a part of a block is written over
 	}
 	return j, syncDir(dir)
 }
@@ -88,10 +90,42 @@ func (j *journal) reserve(size int64) error {
 	if size <= *have {
 		return nil
 	}
-	zeros := make([]byte, size-*have+growBytes)
-	n, err := j.writeAt(j.files[j.turn%2], zeros, *have)
-	*have += int64(n)
+	n, err := j.writeAt(j.files[j.turn%2], newBlocks(wholeBlocks(size-*have+growBytes)), *have)
+	*have += int64(n) &^ (blockBytes - 1)
 	return err
+}
+
+// put writes data at j.at, and zeros up to the end of the block.
+func (j *journal) put(data []byte) error {
+	skip := int(j.at % blockBytes)
+	end := skip + len(data)
+	size := wholeBlocks(int64(end))
+	if err := j.reserve(j.at - int64(skip) + size); err != nil {
+		return err
+	}
+	if int64(len(j.blocks)) < size {
+		larger := newBlocks(size)
+		copy(larger, j.blocks[:min(skip, len(j.blocks))])
+		j.blocks = larger
+	}
+	copy(j.blocks[skip:], data)
+	clear(j.blocks[end:size])
+	_, err := j.writeAt(j.files[j.turn%2], j.blocks[:size], j.at-int64(skip))
+	return err
+}
+
+// advance goes on behind what was put and is durable.
+func (j *journal) advance(n int) {
+	skip := int(j.at % blockBytes)
+	if end := skip + n; end >= blockBytes {
+		copy(j.blocks, j.blocks[end&^(blockBytes-1):end])
+	}
+	j.at += int64(n)
+	if len(j.blocks) > groupBytes { // one large group need not be paid for ever after
+		blocks := newBlocks(blockBytes)
+		copy(blocks, j.blocks)
+		j.blocks = blocks
+	}
 }
 
 // write makes a frame of the messages durable. After an error the next frame takes its place, but not after a
@@ -105,19 +139,15 @@ func (j *journal) write(messages []*logged) error {
 	binary.BigEndian.PutUint32(j.frame, uint32(size))
 	binary.BigEndian.PutUint64(j.frame[8:], j.turn)
 	binary.BigEndian.PutUint32(j.frame[4:], crc32.Checksum(j.frame[8:], castagnoli))
-	f := j.files[j.turn%2]
-	if err := j.reserve(j.at + int64(len(j.frame))); err != nil {
+	if err := j.put(j.frame); err != nil {
 		return err
 	}
-	if _, err := j.writeAt(f, j.frame, j.at); err != nil {
-		return err
-	}
-	if err := j.sync(f); err != nil {
+	if err := j.sync(j.files[j.turn%2]); err != nil {
 		return syncError{err}
 	}
-	j.at += int64(len(j.frame))
+	j.advance(len(j.frame))
 	if cap(j.frame) > groupBytes {
-		j.frame = nil // one large group need not be paid for ever after
+		j.frame = nil // as above
 	}
 	return nil
 }
