@@ -23,13 +23,15 @@ func newBallast() []byte {
 // What makes a process give memory back: an idle one would keep what a burst of work has left for minutes, until its
 // next garbage collection.
 const (
+	// memoryEvery is how often the process looks at what it holds.
 	memoryEvery = 10 * time.Second
 	// quietBytes is what a process that is idle, or nearly, allocates in that time at most.
 	quietBytes = 32 << 20
-	// wasteBytes, and a fourth of what is in use, is what is worth the work of giving it back.
+	// wasteBytes, or a fourth of what is in use if that is more, is what has to be wasted to be worth the work.
 	wasteBytes = 8 << 20
-	memoryLost = 500 // connections
-	// What the last of them do when they leave takes some seconds, so it is given back more than once.
+	// memoryLost is how many connections have to have gone, half of them at least, and memoryTimes how often memory is
+	// given back then: what the last of them do when they leave takes some seconds.
+	memoryLost  = 500
 	memoryTimes = 4
 )
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,6 +77,31 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 			err = errors.Join(err, p.closeStore())
 		}
 	}()
+	if err := p.openSockets(origins, log, counters); err != nil {
+		return nil, err
+	}
+	p.openApplications(verifier, log)
+
+	listener, err := p.listen(ctx)
+	if err != nil {
+		p.chat.Close()
+		return nil, errors.Join(err, p.sockets.Shutdown(ctx))
+	}
+	p.addr = listener.Addr()
+	p.serve(listener, p.routes(counters, origins), log)
+	p.running.Go(func() { returnMemory(p.sockets.Len, uint64(len(p.ballast)), p.stopped) })
+	mode := "authenticated: a token says who a client is"
+	if cfg.Open() {
+		mode = "open: anybody who can connect may use any name; set JWT_SECRET or JWT_JWKS_URL to change that"
+	}
+	log.Info().Str("address", p.addr.String()).Int("shards", p.sockets.Shards()).Stringer("store", p.store).
+		Str("mode", mode).Msgf("Parley serves http://%s/", browsable(p.addr))
+	return p, nil
+}
+
+// openSockets makes the Socket.IO server.
+func (p *program) openSockets(origins *auth.Origins, log zerolog.Logger, counters *metrics.Metrics) (err error) {
+	cfg := p.cfg
 	p.sockets, err = socketio.NewServer(socketio.Options{
 		Engine:         p.engineOptions(origins),
 		Shards:         cfg.Shards,
@@ -90,9 +116,15 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 		Metrics:        counters,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	counters.Gauge("connections", "Open Engine.IO connections.", func() float64 { return float64(p.sockets.Len()) })
+	return nil
+}
+
+// openApplications puts chat and notify on their namespaces.
+func (p *program) openApplications(verifier auth.Verifier, log zerolog.Logger) {
+	cfg := p.cfg
 	p.chat = handlers.NewChat(p.sockets.Of("/"), handlers.ChatOptions{
 		Store: p.store, Verifier: verifier, RosterLimit: cfg.RosterLimit, HistoryLimit: cfg.HistoryLimit,
 		MaxMessage: cfg.MaxMessage, SessionTTL: cfg.SessionTTL, Recovery: cfg.RecoveryTTL, Shared: p.cluster != nil, Log: log,
@@ -103,15 +135,12 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 	if p.cluster != nil {
 		p.cluster.serve(p.chat, notify)
 	}
+}
 
-	listener, err := p.listen(ctx)
-	if err != nil {
-		p.chat.Close()
-		return nil, errors.Join(err, p.sockets.Shutdown(ctx))
-	}
-	p.addr = listener.Addr()
+// serve serves what comes to listener, until stopServing.
+func (p *program) serve(listener net.Listener, handler http.Handler, log zerolog.Logger) {
 	p.http = &http.Server{
-		Handler:           p.routes(counters, origins),
+		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -122,14 +151,6 @@ func start(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_ *prog
 			p.failed <- err
 		}
 	}()
-	p.running.Go(func() { returnMemory(p.sockets.Len, uint64(len(p.ballast)), p.stopped) })
-	mode := "authenticated: a token says who a client is"
-	if cfg.Open() {
-		mode = "open: anybody who can connect may use any name; set JWT_SECRET or JWT_JWKS_URL to change that"
-	}
-	log.Info().Str("address", p.addr.String()).Int("shards", p.sockets.Shards()).Stringer("store", p.store).
-		Str("mode", mode).Msgf("Parley serves http://%s/", browsable(p.addr))
-	return p, nil
 }
 
 // listen takes the configured address, and tells the other processes.
@@ -138,7 +159,7 @@ func (p *program) listen(ctx context.Context) (net.Listener, error) {
 	without := net.ListenConfig{KeepAlive: -1}
 	listener, err := without.Listen(ctx, "tcp", p.cfg.Addr())
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w: set PORT or HOST to an address that is free", p.cfg.Addr(), err)
+		return nil, fmt.Errorf("listen on %s: %w: set PORT or HOST to an address that is free and that this user may take", p.cfg.Addr(), err)
 	}
 	if p.cluster != nil {
 		if err := p.cluster.advertise(ctx, listener.Addr()); err != nil {
@@ -248,17 +269,22 @@ func (p *program) routes(counters *metrics.Metrics, origins *auth.Origins) http.
 	})
 	pages.Handle("GET /metrics", p.operatorOnly(counters.Handler()))
 	pages.Handle("/chat/history", p.chat.History(origins.Allow))
+	pages.Handle("/socket.io", http.NotFoundHandler()) // and not a redirect (engineio.md section 1)
 	pages.Handle("/", web.Handler())
 
 	sockets := http.Handler(p.sockets)
 	if p.cluster != nil {
 		sockets = p.cluster.relay.Receive(sockets)
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/socket.io/", web.ClientHandler(p.cfg.ClientDist, sockets)) // which has deadlines of its own
-	mux.Handle("/socket.io", http.NotFoundHandler())                        // and not a redirect (engineio.md section 1)
-	mux.Handle("/", timed(pages))
-	return p.parting(mux)
+	sockets = web.ClientHandler(p.cfg.ClientDist, sockets)
+	rest := timed(pages)
+	return p.parting(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/socket.io/") {
+			sockets.ServeHTTP(w, r) // which has deadlines of its own
+			return
+		}
+		rest.ServeHTTP(w, r)
+	}))
 }
 
 // timed bounds the time that a request for a page may take, and that what a client sends with it may.

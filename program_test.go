@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -225,6 +226,32 @@ func TestPages(t *testing.T) {
 	r.draining.Store(true)
 	if status, _, _ := r.request("/healthz", nil); status != 503 {
 		t.Errorf("/healthz while draining: %d", status)
+	}
+}
+
+// deadlines is a reply whose connection notes its deadlines.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	read, write time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error  { d.read = t; return nil }
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.write = t; return nil }
+
+// TestRequestsAreBounded has a client promise a body that it may never send, and take its time to read: net/http reads what
+// nobody has read of a body before it answers.
+func TestRequestsAreBounded(t *testing.T) {
+	r := launch(t, "--store=memory", "--client-dist="+t.TempDir())
+	for _, path := range []string{
+		"/", "/nothing", "/healthz", "/metrics", "/chat/history", "//cleaned", "/socket.io", "/socket.io/", "/socket.io/socket.io.js",
+		"/socket.io/../cleaned", "/socket.io/?EIO=4&transport=nonsense",
+	} {
+		req := httptest.NewRequest(http.MethodGet, path, strings.NewReader("0123456789"))
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		r.http.Handler.ServeHTTP(w, req)
+		if w.read.IsZero() || w.write.IsZero() {
+			t.Errorf("%s: status %d, to be read until %v, to be written until %v", path, w.Code, w.read, w.write)
+		}
 	}
 }
 

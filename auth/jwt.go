@@ -37,7 +37,7 @@ type JWTOptions struct {
 	Leeway time.Duration
 
 	Now    func() time.Time // nil means time.Now
-	Logger zerolog.Logger   // told when keys could not be refreshed
+	Logger zerolog.Logger   // told of a weak secret, and when keys could not be refreshed
 }
 
 // NewJWT returns a Verifier for JSON Web Tokens (RFC 7519). The configured key decides the algorithms: a

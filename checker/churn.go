@@ -97,23 +97,11 @@ func (r *run) churn(ctx context.Context, n int, sessions []string, users int) ([
 	}
 	next := make(chan visit)
 	for range parallel {
-		connecting.run(func() error {
+		connecting.run(func() (err error) {
 			for v := range next {
-				i := v.i
-				rostered := make(chan struct{}, 1)
-				var err error
-				open[i], err = r.visitor(ctx, i, v.auth, introduced[i], rostered)
-				if err != nil {
-					return fmt.Errorf("connection %d of %d: %w", i+1, n, err)
+				if open[v.i], err = r.welcomed(ctx, v.i, v.auth, introduced[v.i]); err != nil {
+					return fmt.Errorf("connection %d of %d %w", v.i+1, n, err)
 				}
-				select {
-				case <-rostered:
-				case <-open[i].Done():
-					return fmt.Errorf("connection %d of %d ended: %w", i+1, n, open[i].Err())
-				case <-time.After(settleWithin):
-					return fmt.Errorf("connection %d of %d got no roster", i+1, n)
-				}
-				r.stats.connects.Add(1)
 			}
 			return nil
 		})
@@ -149,6 +137,12 @@ func (r *run) churn(ctx context.Context, n int, sessions []string, users int) ([
 	if now, err := r.processes[0].footprint(context.WithoutCancel(ctx)); err == nil && n == r.sockets {
 		r.note("all open:    %v", now)
 	}
+	depart(open)
+	return sessions, nil
+}
+
+// depart ends connections in turns in each way there is, and waits for their ends.
+func depart(open []*client.Client) {
 	for i, c := range open {
 		switch i % 3 {
 		case 0:
@@ -162,7 +156,24 @@ func (r *run) churn(ctx context.Context, n int, sessions []string, users int) ([
 	for _, c := range open {
 		<-c.Done()
 	}
-	return sessions, nil
+}
+
+// welcomed connects a visitor and waits for its roster. The error goes on from "connection 1 of 2".
+func (r *run) welcomed(ctx context.Context, i int, auth any, introduced chan<- string) (*client.Client, error) {
+	rostered := make(chan struct{}, 1)
+	c, err := r.visitor(ctx, i, auth, introduced, rostered)
+	if err != nil {
+		return nil, fmt.Errorf("failed: %w", err)
+	}
+	select {
+	case <-rostered:
+	case <-c.Done():
+		return c, fmt.Errorf("ended: %w", c.Err())
+	case <-time.After(settleWithin):
+		return c, errors.New("got no roster")
+	}
+	r.stats.connects.Add(1)
+	return c, nil
 }
 
 // visitor connects from one of several addresses, as one address has neither enough ports nor the permission

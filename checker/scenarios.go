@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"parley/internal/client"
 )
 
 // scenario is a way to use and hurt Parley.
@@ -249,23 +251,7 @@ func playRecovery(ctx context.Context, r *run) (*History, error) {
 			}
 			_ = await(ctx, time.Second, func() bool { return heard.Load() >= until }) // it may be cut off from them already
 			pause(ctx, r.between(0, 3*time.Millisecond))
-			switch n % 4 {
-			case 0:
-				r.count("abandon")
-				listener.lines.current().abandon(r.between(0, 2*time.Second))
-			case 1:
-				r.count("reset")
-				listener.lines.current().reset()
-			default:
-				r.count("cut")
-				conn.Cut()
-			}
-			select {
-			case <-conn.Done():
-			case <-time.After(100 * time.Millisecond):
-				conn.Cut() // it was polling, and that connection was not the one it waits on
-				<-conn.Done()
-			}
+			r.cutOff(listener, conn, n)
 			if n%perStart == 0 {
 				signal, name := syscall.SIGKILL, "kill"
 				if n%(2*perStart) == 0 {
@@ -292,4 +278,25 @@ func playRecovery(ctx context.Context, r *run) (*History, error) {
 	}
 	r.note("the client was given %d messages, %d of them as events", len(h.Mailboxes[id]), heard.Load())
 	return h, nil
+}
+
+// cutOff breaks a device's connection, the n-th time, in one of several ways, and waits for its end.
+func (r *run) cutOff(d *device, conn *client.Client, n int) {
+	switch n % 4 {
+	case 0:
+		r.count("abandon")
+		d.lines.current().abandon(r.between(0, 2*time.Second))
+	case 1:
+		r.count("reset")
+		d.lines.current().reset()
+	default:
+		r.count("cut")
+		conn.Cut()
+	}
+	select {
+	case <-conn.Done():
+	case <-time.After(100 * time.Millisecond):
+		conn.Cut() // it was polling, and that connection was not the one it waits on
+		<-conn.Done()
+	}
 }

@@ -72,7 +72,7 @@ type Config struct {
 	OutboundBytes         int // per connection
 	OutboundMessages      int // per connection
 	ConnectionsPerAddress int // 0 is no limit
-	RateLimit             int // events per second and socket; 0 is no limit
+	RateLimit             int // events per second and connection; 0 is no limit
 
 	// Running it.
 	LogLevel     zerolog.Level

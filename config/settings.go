@@ -93,7 +93,7 @@ var settings = []setting{
 		help: "required audience of a token (aud)",
 		set:  line(func(c *Config) *string { return &c.JWTAudience })},
 	{env: "API_KEY", secret: true,
-		help: "key of at least 16 characters for requests from servers",
+		help: "key of at least 16 characters that /metrics then asks for, as a bearer token; without it, /metrics is for requests from this machine",
 		set:  secret(16, func(c *Config) *string { return &c.APIKey })},
 
 	{section: "Connections", env: "PING_INTERVAL", fallback: "25s",
@@ -116,7 +116,7 @@ var settings = []setting{
 		help: "a session is forgotten this long after it was last used",
 		set:  duration(time.Second, 10*year, func(c *Config) *time.Duration { return &c.SessionTTL })},
 	{env: "MESSAGE_TTL", fallback: "24h",
-		help: "a message is forgotten after this time",
+		help: "all messages of a user are forgotten this long after the newest of them",
 		set:  duration(time.Second, 10*year, func(c *Config) *time.Duration { return &c.MessageTTL })},
 	{env: "RECOVERY_TTL", fallback: "2m",
 		help: "a client that was cut off can take up where it was for this long",
@@ -159,7 +159,7 @@ var settings = []setting{
 		help: "connections from one IP address other than this machine's; 0 for no limit, as behind a proxy",
 		set:  whole(0, many, func(c *Config) *int { return &c.ConnectionsPerAddress })},
 	{env: "RATE_LIMIT", fallback: "10000",
-		help: "events per second from one socket; 0 for no limit",
+		help: "events per second from one connection; 0 for no limit",
 		set:  whole(0, many, func(c *Config) *int { return &c.RateLimit })},
 
 	{section: "Logging and stopping", env: "LOG_LEVEL", fallback: "info",

@@ -20,8 +20,8 @@ type Receiver interface {
 	Receive(data []byte, binary bool)
 
 	// Closed tells that the connection is over, and why. It is called once and last, on a goroutine of its
-	// own. What was enqueued and not yet written may still reach the client after Close, and is lost after
-	// everything else.
+	// own. If the connection was ended by Close, what was enqueued and not yet written may still reach the
+	// client; if by anything else, that is lost.
 	Closed(reason Reason)
 }
 
@@ -73,6 +73,8 @@ func (s *Server) newConn(r *http.Request, query url.Values) (*Conn, *refusal) {
 
 // start makes the connection known to the server and to the layer above. It has a transport.
 func (c *Conn) start() {
+	c.recv.Lock() // Shutdown may close it as soon as it is known, and Closed comes after accept
+	defer c.recv.Unlock()
 	c.mu.Lock() // the timer may fire before it is assigned
 	c.due = c.server.now() + c.server.opts.PingInterval
 	c.timer = time.AfterFunc(c.server.opts.PingInterval, c.tick)
@@ -108,10 +110,8 @@ func (c *Conn) openPacket(upgrade bool) *Message {
 	return inPlace(packet.Open, append(text, '}'))
 }
 
-// accept asks the layer above for the connection's receiver.
+// accept asks the layer above for the connection's receiver. The caller holds recv.
 func (c *Conn) accept() {
-	c.recv.Lock()
-	defer c.recv.Unlock()
 	defer c.contain("accept")
 	if c.receiver = c.server.accept(c); c.receiver == nil {
 		c.Close(ForcedClose)

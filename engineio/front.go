@@ -224,14 +224,14 @@ func (b *first) handshake(f *front) (r *http.Request, size int) {
 	b.source.Reset(head)
 	b.parser.Reset(&b.source)
 	r, err := http.ReadRequest(b.parser)
-	if err != nil || b.parser.Buffered() > 0 || b.source.Len() > 0 || !plain(r) {
+	if err != nil || b.parser.Buffered() > 0 || b.source.Len() > 0 || !plainHandshake(r) {
 		return nil, 0
 	}
 	return r, len(head)
 }
 
-// plain says whether r is a handshake by WebSocket and net/http would pass it on as it is.
-func plain(r *http.Request) bool {
+// plainHandshake says whether r is a handshake by WebSocket and net/http would pass it on as it is.
+func plainHandshake(r *http.Request) bool {
 	if r.Proto != "HTTP/1.1" || !validHost(r.Host) || r.Body != http.NoBody || r.Header["Expect"] != nil || !isUpgrade(r) {
 		return false
 	}

@@ -114,55 +114,14 @@ type Options struct {
 // withDefaults returns o with its zero fields replaced, or an error that names the first field that can't be
 // used.
 func (o Options) withDefaults() (Options, error) {
-	for _, d := range []struct {
-		name     string
-		value    *time.Duration
-		fallback time.Duration
-	}{
-		{"PingInterval", &o.PingInterval, 25 * time.Second},
-		{"PingTimeout", &o.PingTimeout, 20 * time.Second},
-		{"UpgradeTimeout", &o.UpgradeTimeout, 10 * time.Second},
-		{"WriteTimeout", &o.WriteTimeout, 10 * time.Second},
-		{"BodyTimeout", &o.BodyTimeout, 20 * time.Second},
-		{"CloseGrace", &o.CloseGrace, 30 * time.Second},
-	} {
-		if *d.value == 0 {
-			*d.value = d.fallback
-		}
-		if *d.value < time.Millisecond {
-			return o, fmt.Errorf("engineio: option %s is %v: it must be at least 1ms, or 0 for %v", d.name, *d.value, d.fallback)
-		}
-	}
-	for _, n := range []struct {
-		name     string
-		value    *int
-		fallback int
-	}{
-		{"MaxPayload", &o.MaxPayload, 1_000_000},
-		{"OutboundBytes", &o.OutboundBytes, 4 << 20},
-		{"OutboundMessages", &o.OutboundMessages, 4096},
-	} {
-		if *n.value == 0 {
-			*n.value = n.fallback
-		}
-		if *n.value < 0 {
-			return o, fmt.Errorf("engineio: option %s is %d: it must be positive, or 0 for %d", n.name, *n.value, n.fallback)
-		}
-	}
-	if o.ConnsPerAddress < 0 {
-		return o, fmt.Errorf("engineio: option ConnsPerAddress is %d: it must be positive, or 0 for no bound", o.ConnsPerAddress)
+	if err := o.completeBounds(); err != nil {
+		return o, err
 	}
 	if o.Node != "" && (len(o.Node) != NodeLength || !urlSafe(o.Node)) {
 		return o, fmt.Errorf("engineio: option Node is %q: it must have %d characters of [A-Za-z0-9_-]", o.Node, NodeLength)
 	}
 	if o.Forward != nil && o.Node == "" {
 		return o, errors.New("engineio: option Forward is set, but ids don't tell whose they are: set Node")
-	}
-	if o.CompressionThreshold == 0 {
-		o.CompressionThreshold = 1024
-	}
-	if o.CompressionThreshold < 0 {
-		o.PerMessageDeflate = false
 	}
 	if o.Path == "" {
 		o.Path = "/engine.io/"
@@ -182,23 +141,8 @@ func (o Options) withDefaults() (Options, error) {
 	if o.CORS != nil && o.CORS.Credentials && o.CORS.any() {
 		return o, errors.New("engineio: option CORS allows credentials from any origin, which browsers refuse: name the origins")
 	}
-	if o.Cookie != nil {
-		cookie := *o.Cookie //nolint:gosec // Secure is for the operator to say; the others are set below
-		if cookie.Name == "" {
-			cookie.Name = "io"
-		}
-		if cookie.Path == "" {
-			cookie.Path = "/"
-		}
-		if cookie.SameSite == 0 {
-			cookie.SameSite = http.SameSiteLaxMode
-		}
-		cookie.HttpOnly = true
-		cookie.Value = ""
-		if err := cookie.Valid(); err != nil {
-			return o, fmt.Errorf("engineio: option Cookie can't be sent: %w", err)
-		}
-		o.Cookie = &cookie
+	if err := o.completeCookie(); err != nil {
+		return o, err
 	}
 	if o.Address == nil {
 		o.Address = func(r *http.Request) string {
@@ -210,6 +154,79 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// completeBounds sets the times and sizes that are zero.
+func (o *Options) completeBounds() error {
+	for _, d := range []struct {
+		name     string
+		value    *time.Duration
+		fallback time.Duration
+	}{
+		{"PingInterval", &o.PingInterval, 25 * time.Second},
+		{"PingTimeout", &o.PingTimeout, 20 * time.Second},
+		{"UpgradeTimeout", &o.UpgradeTimeout, 10 * time.Second},
+		{"WriteTimeout", &o.WriteTimeout, 10 * time.Second},
+		{"BodyTimeout", &o.BodyTimeout, 20 * time.Second},
+		{"CloseGrace", &o.CloseGrace, 30 * time.Second},
+	} {
+		if *d.value == 0 {
+			*d.value = d.fallback
+		}
+		if *d.value < time.Millisecond {
+			return fmt.Errorf("engineio: option %s is %v: it must be at least 1ms, or 0 for %v", d.name, *d.value, d.fallback)
+		}
+	}
+	for _, n := range []struct {
+		name     string
+		value    *int
+		fallback int
+	}{
+		{"MaxPayload", &o.MaxPayload, 1_000_000},
+		{"OutboundBytes", &o.OutboundBytes, 4 << 20},
+		{"OutboundMessages", &o.OutboundMessages, 4096},
+	} {
+		if *n.value == 0 {
+			*n.value = n.fallback
+		}
+		if *n.value < 0 {
+			return fmt.Errorf("engineio: option %s is %d: it must be positive, or 0 for %d", n.name, *n.value, n.fallback)
+		}
+	}
+	if o.ConnsPerAddress < 0 {
+		return fmt.Errorf("engineio: option ConnsPerAddress is %d: it must be positive, or 0 for no bound", o.ConnsPerAddress)
+	}
+	if o.CompressionThreshold == 0 {
+		o.CompressionThreshold = 1024
+	}
+	if o.CompressionThreshold < 0 {
+		o.PerMessageDeflate = false
+	}
+	return nil
+}
+
+// completeCookie replaces the cookie by one that can be sent, but for its value.
+func (o *Options) completeCookie() error {
+	if o.Cookie == nil {
+		return nil
+	}
+	cookie := *o.Cookie //nolint:gosec // Secure is for the operator to say; the others are set below
+	if cookie.Name == "" {
+		cookie.Name = "io"
+	}
+	if cookie.Path == "" {
+		cookie.Path = "/"
+	}
+	if cookie.SameSite == 0 {
+		cookie.SameSite = http.SameSiteLaxMode
+	}
+	cookie.HttpOnly = true
+	cookie.Value = ""
+	if err := cookie.Valid(); err != nil {
+		return fmt.Errorf("engineio: option Cookie can't be sent: %w", err)
+	}
+	o.Cookie = &cookie
+	return nil
 }
 
 // upgrades says whether a connection that starts on polling may take a WebSocket.

@@ -117,7 +117,7 @@ func (c *Conn) release(w http.ResponseWriter) {
 		p.answerLocked("6")
 	}
 	c.mu.Unlock()
-	empty(w, http.StatusOK)
+	c.server.empty(w, http.StatusOK)
 }
 
 // overtaking is by how much a request on one TCP connection may overtake what was sent before it on another.
@@ -144,7 +144,7 @@ func (c *Conn) serveGet(w http.ResponseWriter, r *http.Request) {
 	case p.get != nil:
 		c.overlapLocked(p, r)
 		c.mu.Unlock()
-		empty(w, http.StatusBadRequest)
+		c.server.empty(w, http.StatusBadRequest)
 		return
 	case c.state == closing && p.out.empty():
 		c.removeLocked()
@@ -287,14 +287,14 @@ func (c *Conn) servePost(w http.ResponseWriter, r *http.Request) {
 		c.failLocked(TransportError, "1")
 		c.mu.Unlock()
 		c.server.reject("overlapping POST")
-		empty(w, http.StatusBadRequest)
+		c.server.empty(w, http.StatusBadRequest)
 		return
 	}
 	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == "application/octet-stream" {
 		c.failLocked(TransportError, "1")
 		c.mu.Unlock()
 		c.server.reject("binary POST")
-		empty(w, http.StatusBadRequest)
+		c.server.empty(w, http.StatusBadRequest)
 		return
 	}
 	this := &post{control: http.NewResponseController(w)}
@@ -310,8 +310,9 @@ func (c *Conn) servePost(w http.ResponseWriter, r *http.Request) {
 	case this.overlapped:
 		panic(http.ErrAbortHandler) // net/http's way to cut the connection
 	case status != http.StatusOK:
-		empty(w, status)
+		c.server.empty(w, status)
 	default:
+		c.server.bound(w)
 		h := w.Header()
 		c.server.pollingHeaders(r, h)
 		h.Set("Content-Type", "text/html") // anything else is a download to some old browsers

@@ -6,24 +6,12 @@ import (
 	"io"
 	"net"
 	"syscall"
+
+	"parley/internal/rawconn"
 )
 
-// rawConn returns what reads from and writes to c without blocking, or nil. It asks for the exact types: something that wraps
-// one of them has a reason to see the writes.
-func rawConn(c net.Conn) syscall.RawConn {
-	var raw syscall.RawConn
-	var err error
-	switch c := c.(type) {
-	case *net.TCPConn:
-		raw, err = c.SyscallConn()
-	case *net.UnixConn:
-		raw, err = c.SyscallConn()
-	}
-	if err != nil {
-		return nil
-	}
-	return raw
-}
+// rawConn returns what reads from and writes to c without blocking, or nil.
+func rawConn(c net.Conn) syscall.RawConn { return rawconn.Of(c) }
 
 // descriptor returns the number under which the kernel knows raw's connection, or -1. It is valid until the connection is
 // closed.
@@ -38,7 +26,7 @@ func descriptor(raw syscall.RawConn) int {
 // write writes as much of p as the kernel takes at once.
 func write(fd int, p []byte) (int, error) {
 	for {
-		switch n, err := sysWrite(fd, p); err {
+		switch n, err := rawconn.Write(fd, p); err {
 		case syscall.EINTR:
 		case syscall.EAGAIN:
 			return 0, nil
@@ -56,7 +44,7 @@ func (k *socket) tryRead(fd uintptr) bool {
 		in = k.conn.server.inputs.Get().(*input)
 	}
 	for {
-		n, err := sysRead(int(fd), in.bytes[in.to:])
+		n, err := rawconn.Read(int(fd), in.bytes[in.to:])
 		switch {
 		case err == syscall.EINTR:
 			continue

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -320,5 +321,23 @@ func TestUnreadBodyIsBounded(t *testing.T) {
 		if reply, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(reply), "HTTP/1.1 ") {
 			t.Errorf("%s: %q, %v", request, reply, err)
 		}
+	}
+}
+
+// TestRefusalsNobodyReads has a client ask for more refusals than its connection has room for, and read none.
+func TestRefusalsNobodyReads(t *testing.T) {
+	f := start(t, engineio.Options{WriteTimeout: 50 * time.Millisecond})
+	c, err := net.Dial("tcp", f.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	requests := []byte(strings.Repeat("GET /engine.io/?EIO=4&transport=none HTTP/1.1\r\nHost: a\r\n\r\n", 1000))
+	_ = c.SetWriteDeadline(time.Now().Add(patience))
+	for err == nil {
+		_, err = c.Write(requests)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the server holds the connection")
 	}
 }

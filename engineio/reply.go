@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"parley/metrics"
 )
@@ -52,6 +53,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, f *refusal) {
 		label = "Forbidden" // the message is AllowRequest's
 	}
 	s.opts.Metrics.Count(metrics.HandshakesRefused, label)
+	s.bound(w)
 	h := w.Header()
 	if isUpgrade(r) {
 		status := f.status
@@ -72,8 +74,15 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, f *refusal) {
 	_, _ = w.Write(append(body, '}')) //nolint:gosec // JSON, and says so
 }
 
+// bound gives the client WriteTimeout to accept a short reply: one that asks again and again and reads nothing would hold
+// its TCP connection for ever. Where no deadline can be set, there is none.
+func (s *Server) bound(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.opts.WriteTimeout))
+}
+
 // empty answers with a status and no body.
-func empty(w http.ResponseWriter, status int) {
+func (s *Server) empty(w http.ResponseWriter, status int) {
+	s.bound(w)
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(status)
 }

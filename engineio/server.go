@@ -139,7 +139,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPost:
 		c.servePost(w, r)
 	default:
-		empty(w, http.StatusInternalServerError)
+		s.empty(w, http.StatusInternalServerError)
 	}
 }
 

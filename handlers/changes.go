@@ -57,8 +57,8 @@ func (c *changes) since(from uint64) (missed []change, now uint64, ok bool) {
 	return missed, c.count, true
 }
 
-// settleChanges is settle for a socket that was given latest. If it can't know all that has changed, ok is false, and said is
-// what the socket was told here of users.
+// settleChanges is settle for a socket that was given latest. If more has changed since than is remembered, ok is false, and
+// settle has to ask the store; said is what the socket was told here of users, and whether they are online.
 func (c *Chat) settleChanges(ctx context.Context, s *socketio.Socket, latest *newest) (said map[string]bool, ok bool, err error) {
 	latest.once.Do(latest.encode)
 	said = make(map[string]bool)

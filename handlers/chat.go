@@ -319,16 +319,28 @@ func (c *Chat) keepSessions() {
 			return
 		case <-ticker.C:
 		}
-		for _, id := range c.onlineSessions() {
-			ctx, cancel := bounded(context.Background())
-			err := c.store.TouchSession(ctx, id)
-			cancel()
-			if err != nil && !errors.Is(err, store.ErrNotFound) {
-				c.log.Warn().Err(err).Msg("keeping sessions alive failed, trying again later")
-				break
-			}
+		if err := c.touchSessions(); err != nil {
+			c.log.Warn().Err(err).Msg("keeping sessions alive failed, trying again later")
 		}
 	}
+}
+
+// touchSessions touches the session of each open socket, until one fails or the chat is closed.
+func (c *Chat) touchSessions() error {
+	for _, id := range c.onlineSessions() {
+		select {
+		case <-c.stop:
+			return nil
+		default:
+		}
+		ctx, cancel := bounded(context.Background())
+		err := c.store.TouchSession(ctx, id)
+		cancel()
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *Chat) onlineSessions() []string {

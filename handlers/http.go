@@ -216,7 +216,8 @@ func (h *historyServer) write(w http.ResponseWriter, status int, reply any) {
 	_, _ = w.Write(body) // who asked may be gone
 }
 
-// historyPage is a page of a user's conversation.
+// historyPage is a page of a user's conversation. A message that is larger than a page may be goes alone: without it the
+// client could not ask for what is older.
 func (c *Chat) historyPage(ctx context.Context, user string, r historyRequest) (historyReply, error) {
 	limit := pageSize(r.Limit, c.options.HistoryLimit)
 	entries, err := c.store.Conversation(ctx, box(user), r.With, r.Before, limit+1)
@@ -224,5 +225,8 @@ func (c *Chat) historyPage(ctx context.Context, user string, r historyRequest) (
 		return historyReply{}, storeError(err)
 	}
 	newest, _ := numbered(entries[max(0, len(entries)-limit):], pageBytes)
+	if last := len(entries) - 1; last >= 0 && len(newest) == 0 {
+		newest = append(newest, withNumber(entries[last]))
+	}
 	return historyReply{newest, len(newest) < len(entries)}, nil
 }

@@ -192,3 +192,29 @@ func TestHistoryThatNobodyReads(t *testing.T) {
 		t.Errorf("afterwards: %d %s", w.Code, w.Body)
 	}
 }
+
+// A message that is larger than a page is one by itself: a client could not get past a page without any.
+func TestHistoryOfLargeMessages(t *testing.T) {
+	f := start(t, func(s *setup) {
+		s.chat.MaxMessage, s.socketio.Engine.MaxPayload = 2<<20, 3<<20
+	})
+	alice, bob := f.login("alice"), f.login("bob")
+	first := alice.say(bob.userID, "small", "")
+	second := alice.say(bob.userID, strings.Repeat("x", 3<<19), "")
+	for _, page := range []struct {
+		before, want uint64
+		more         bool
+	}{{0, second.Seq, true}, {second.Seq, first.Seq, false}} {
+		answer, _ := alice.ask("/", "history", map[string]any{"with": bob.userID, "before": page.before})
+		var reply struct {
+			Messages []struct{ Seq uint64 }
+			More     bool
+		}
+		if err := json.Unmarshal([]byte(answer), &reply); err != nil {
+			t.Fatal(err)
+		}
+		if len(reply.Messages) != 1 || reply.Messages[0].Seq != page.want || reply.More != page.more {
+			t.Errorf("before %d: %v", page.before, reply)
+		}
+	}
+}

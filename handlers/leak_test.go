@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lxzan/gws"
@@ -91,4 +92,41 @@ func TestC15(t *testing.T) {
 	if n := len(chat.gate.expires) + len(notify.gate.expires); n != 0 {
 		t.Errorf("%d timers wait for sockets that left", n)
 	}
+}
+
+// slowTouch is a store that takes its time to touch a session.
+type slowTouch struct{ store.Store }
+
+func (s slowTouch) TouchSession(context.Context, string) error {
+	time.Sleep(time.Second)
+	return nil
+}
+
+// Close does not wait until all sessions have been kept from expiring.
+func TestCloseWhileSessionsAreKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := slowTouch{memory.New(store.Options{})}
+		server, err := socketio.NewServer(socketio.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		chat := NewChat(server.Of("/"), ChatOptions{Store: s, SessionTTL: 4 * time.Second})
+		chat.mu.Lock()
+		for i := range 100 {
+			chat.online[fmt.Sprint("socket", i)] = fmt.Sprint("session", i)
+		}
+		chat.mu.Unlock()
+		time.Sleep(1500 * time.Millisecond) // half a second into the first one
+		if err := server.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		begin := time.Now()
+		chat.Close()
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("Close took %s", took)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }

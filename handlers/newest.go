@@ -100,7 +100,7 @@ func (c *Chat) presenceLater(ctx context.Context, n *newest) ([]bool, error) {
 	})
 }
 
-// readings bounds how many readings of a shared value are under way: one that is slow does not keep up the next.
+// readings bounds how many readings of a shared value are under way: one that is slow does not hold up the next.
 const readings = 4
 
 // shared gives all who ask the value that is read next, never one that was begun to be read before they asked, so that

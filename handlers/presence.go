@@ -64,7 +64,7 @@ func (c *Chat) presenceElsewhere(_ context.Context, args socketio.Args) (any, er
 		}
 	}
 	if event != "user connected" && event != "user disconnected" {
-		return nil, fmt.Errorf("unknown presence event")
+		return nil, fmt.Errorf("presence event %q is unknown", event)
 	}
 	if c.told == nil {
 		return nil, nil // nobody else serves the namespace: this is not meant for it

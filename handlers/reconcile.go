@@ -25,7 +25,7 @@ const (
 	wordsPerUser = 16
 	// newestUsers is how many users are looked at first, to find those of whom nothing was heard.
 	newestUsers = 64
-	// justSeen is for how long a user who came and left unheard is told of.
+	// justSeen is how recently a user must have been seen who came and left unheard, for sockets to be told of them.
 	justSeen = time.Minute
 )
 

@@ -329,9 +329,9 @@ func (c *Chat) presence(ctx context.Context, ids []string) ([]bool, error) {
 	return online, nil
 }
 
-// introduce tells the sockets of user which do not have other in their list of them: a client of the contract
-// drops the messages of users that it does not know. It is for past the roster limit, where not everybody is
-// in the list.
+// introduce tells those sockets of user that do not have other in their list who other is: a client of the contract
+// drops the messages of users that it does not know. It has something to do past the roster limit only, where not
+// everybody is in the list.
 func (c *Chat) introduce(ctx context.Context, user, other string) error {
 	if len(c.watchers.missing(user, other)) == 0 {
 		return nil

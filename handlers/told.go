@@ -22,7 +22,7 @@ type told struct {
 type word struct {
 	online bool
 	mixed  bool   // a socket was given something else, or nothing
-	ahead  bool   // it was found in the store: who should have said it may do so yet
+	ahead  bool   // it was found in the store before the announcement came, which may still do so
 	at     uint64 // when, by the clock
 }
 
@@ -122,9 +122,11 @@ func (t *told) now() uint64 {
 	return t.clock
 }
 
-// gave notes that a socket was given a list of users, as the store had it when the clock was at since. A socket that
-// hears says has heard those since then after the list; without, it may have been before. One that is alone is told of
-// users of whom no other socket here was, if nothing was said of them.
+// gave notes that a socket was given a list of users, as the store had it when the clock was at since.
+//
+// hears tells that the socket gets what is announced too (say): whatever was said after since reaches it behind the list, and
+// corrects it. Otherwise it may have come before, and the list has the last word. alone tells that, of users of whom nothing
+// was said so far, no other socket here has been told anything else.
 func (t *told) gave(users []rosterEntry, since uint64, hears, alone bool) {
 	if t == nil {
 		return

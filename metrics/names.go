@@ -9,13 +9,13 @@ const (
 	InputRejected     Name = "input_rejected"     // reason: which rule the input broke
 
 	// shard
-	ShardPanics  Name = "shard_panics"  // reason: "turn"
-	InboxRefused Name = "inbox_refused" // reason: "full", "stopped"
-	MailGaps     Name = "mail_gaps"     // reason: "read"
+	ShardPanics  Name = "shard_panics"  // reason: "turn", "burial"
+	InboxRefused Name = "inbox_refused" // reason: "full"
+	MailGaps     Name = "mail_gaps"     // reason: "read", "found by a check", "expired", "lost by the store"
 
 	// socketio
 	PacketsRejected Name = "packets_rejected" // reason: which rule the packet broke
-	HandlerPanics   Name = "handler_panics"   // reason: "event", "connection", "disconnect"
+	HandlerPanics   Name = "handler_panics"   // reason: "event", "connection", "disconnect", "mail", "server side"
 	ConnectsRefused Name = "connects_refused" // reason: "middleware", "invalid namespace", …
 	Recoveries      Name = "recoveries"       // reason: "recovered", or why not
 	Limited         Name = "limited"          // reason: the limit that was reached

@@ -84,8 +84,9 @@ type forwardKey struct{}
 
 // Forward passes a request on to the process with the given name, and its reply back. It has the signature of
 // engineio.Options.Forward: it returns false, and has written nothing, if there is no such process, if the request
-// was forwarded already, or if this process stops and the request is no poll (release.go). A process that is there but does not answer is status 503 or
-// 504. Headers that are set already belong to the answers of this process, and not to those of the other.
+// was forwarded already, or if this process stops and the request is no poll (release.go). If the process is there but does
+// not answer, the client gets status 503 or 504. Headers that are set already belong to the answers of this process, and
+// not to those of the other.
 //
 // The read deadline that is set bounds the client's body, which is read before anything else is done for it.
 func (r *Relay) Forward(w http.ResponseWriter, req *http.Request, node string) bool {
@@ -134,6 +135,9 @@ func (r *Relay) Forward(w http.ResponseWriter, req *http.Request, node string) b
 	}
 	f.header = w.Header().Clone()
 	clear(w.Header())
+	if last := f.header["Connection"]; last != nil && !f.upgrade {
+		w.Header()["Connection"] = last // whether the client's connection goes on is for this process to say
+	}
 	out := req.WithContext(context.WithValue(ctx, forwardKey{}, f))
 	r.proxy.ServeHTTP(&writer{ResponseWriter: w, timeout: r.opts.WriteTimeout, forward: f}, out)
 	if f.absent {
@@ -145,6 +149,7 @@ func (r *Relay) Forward(w http.ResponseWriter, req *http.Request, node string) b
 
 // unread answers a request whose body did not come.
 func (r *Relay) unread(w http.ResponseWriter, f *forward, err error) {
+	f.setWriteDeadline(time.Now().Add(r.opts.WriteTimeout))
 	switch {
 	case errors.Is(err, errNoRoom):
 		r.fail(w, f, http.StatusServiceUnavailable, "busy", "This process has no room for a request of this size. Try again.", err)
@@ -180,6 +185,7 @@ func (r *Relay) end(f *forward) {
 
 // fail answers a request that does not reach its process.
 func (r *Relay) fail(w http.ResponseWriter, f *forward, status int, reason, text string, err error) {
+	f.setWriteDeadline(time.Now().Add(r.opts.WriteTimeout))
 	r.opts.Metrics.Count(metrics.RelayFailed, reason)
 	r.warn(err, f.node, "a request for another process was not answered: "+reason)
 	http.Error(w, text, status)

@@ -49,6 +49,31 @@ func TestForward(t *testing.T) {
 	}
 }
 
+// TestLastReply has this process end the client's TCP connection with a reply of another one.
+func TestLastReply(t *testing.T) {
+	r := miniredis.RunT(t)
+	a := newProcess(t, r, Options{}, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
+	b := newProcess(t, r, Options{}, nobody)
+	for _, last := range []bool{false, true} {
+		front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if last {
+				w.Header().Set("Connection", "close")
+			}
+			if !b.Forward(w, r, a.Node()) {
+				t.Error("not forwarded")
+			}
+		}))
+		defer front.Close()
+		res, err := front.Client().Get(front.URL + "/path")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = res.Body.Close(); res.StatusCode != http.StatusOK || res.Close != last {
+			t.Errorf("status %d, the last reply: %v, not %v", res.StatusCode, res.Close, last)
+		}
+	}
+}
+
 // TestBrokenReply has a process break off: that alone does not tell that it is gone.
 func TestBrokenReply(t *testing.T) {
 	r := miniredis.RunT(t)

@@ -269,7 +269,7 @@ func (r *Relay) wait(ctx context.Context) {
 	}
 }
 
-// warn logs what happens as often as others like, but not as often.
+// warn logs what clients or other processes can bring about as often as they like, now and then.
 func (r *Relay) warn(err error, node, message string) {
 	r.warned.Do(func() { r.opts.Log.Warn().Err(err).Str("node", node).Msg(message) })
 }

@@ -148,6 +148,8 @@ func (r *Relay) Receive(next http.Handler) http.Handler {
 		if err != nil {
 			r.opts.Metrics.Count(metrics.RelayFailed, "signature")
 			r.warn(err, "", "refused a request that claims to come from another process")
+			// What nobody has read of a body, net/http reads before it answers.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(r.opts.WriteTimeout))
 			w.Header().Set(header, "refused")
 			http.Error(w, "The header "+header+" is for Parley's own processes: "+err.Error(), http.StatusForbidden)
 			return

@@ -25,6 +25,11 @@ type Tailer interface {
 // It returns the first error, having checked what it could. Several checks may run at once.
 func (p *Pool) Check(ctx context.Context) error {
 	var first error
+	failed := func(err error) {
+		if first == nil {
+			first = err
+		}
+	}
 	for _, s := range p.shards {
 		byApp := make(map[string][]position)
 		err := s.do(ctx, func(s *Shard) {
@@ -33,12 +38,13 @@ func (p *Pool) Check(ctx context.Context) error {
 			}
 		})
 		if err != nil {
-			return err
+			failed(err)
+			continue
 		}
 		for app, all := range byApp {
 			for page := range slices.Chunk(all, checkPage) {
-				if err := s.check(ctx, app, page); err != nil && first == nil {
-					first = err
+				if err := s.check(ctx, app, page); err != nil {
+					failed(err)
 				}
 			}
 		}

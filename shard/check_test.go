@@ -156,3 +156,24 @@ func TestWatchRooms(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+// A shard that is busy keeps nobody else's mail from being found.
+func TestCheckGoesOnAfterABusyShard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t, Options{Shards: 2, Inbox: 1})
+		b := newBox(userOn(p, 1))
+		p.HandleMail("chat", b)
+		_, w := device(t, p, "s", b, store.Offset{})
+		synctest.Wait()
+		b.appendN(3)
+		release := occupy(t, p.shards[0])
+		must(t, p.shards[0].put(t.Context(), commandFunc(func(*Shard) {}))) // its inbox is full
+		if err := p.Check(t.Context()); !errors.Is(err, ErrBusy) {
+			t.Errorf("got %v, want ErrBusy", err)
+		}
+		release()
+		time.Sleep(gapGrace + time.Millisecond)
+		synctest.Wait()
+		expect(t, "after the check", w.texts(), offsets(1, 1, 3))
+	})
+}

@@ -15,7 +15,7 @@ type Envelope struct {
 	Flags       engineio.Flags
 	Offset      OffsetMode
 	Local       bool // not for other processes
-	Later       bool // may wait a few milliseconds for others like it, so that one write carries them; its place it keeps
+	Later       bool // may wait up to laterAfter for others like it, so that one write carries them; it keeps its place in the order
 
 	// AckID is the packet's acknowledgement id, when Acks is set.
 	AckID uint64

@@ -7,8 +7,8 @@ import (
 	"parley/registry"
 )
 
-// laterAfter is how long events that may wait do so, after others like them have left: many that come within that time cost
-// each socket one write. The first after a pause leaves at once.
+// laterAfter is the least time between two writes of events that may wait: many that come within it cost each socket one
+// write. The first after a pause leaves at once.
 const laterAfter = 20 * time.Millisecond
 
 // offerLater is offer for an event that may wait. It keeps its place among what the socket is sent: whatever has to leave at

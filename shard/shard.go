@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	// flushAfter is how long turns under load keep their frames for those of the next: one that ends later flushes.
+	// flushAfter is for how long, under load, frames are kept so that those of the following turns leave with them: the
+	// first turn that ends later writes them all.
 	flushAfter = time.Millisecond
 	// turnLimit bounds the commands of one turn, so that the first frame of a turn is not kept back by a
 	// flood behind it.
@@ -38,8 +39,8 @@ type Shard struct {
 	inbox chan command
 	done  chan struct{} // closed when the shard has ended and runs nothing any more
 
-	// Who takes the value out of token runs the shard and owns all that is below, until they put it back. handed
-	// passes it on to supervise instead, because work is left, or the shard has died.
+	// Whoever takes the value out of token runs the shard and owns all that is below, until they put it back. If work is
+	// left, or the shard has died, they put a value into handed instead: the token is supervise's then.
 	token  chan struct{}
 	handed chan struct{}
 
@@ -54,13 +55,13 @@ type Shard struct {
 type state struct {
 	registry  *registry.Registry
 	touched   []*registry.Socket // sockets with frames that are not flushed yet
-	gathering time.Time          // since when, under load
-	later     []*registry.Socket // sockets with frames that may wait for others
-	left      time.Time          // when such frames left last
+	gathering time.Time          // under load: since when touched has had some
+	later     []*registry.Socket // sockets with frames that may wait for others (later.go)
+	left      time.Time          // when frames of later were written last
 	streams   map[store.Box]*stream
-	waiting   map[*stream]struct{}              // those that are to be read, which have a due time
+	waiting   map[*stream]struct{}              // streams with a due time, at which they are to be read
 	followers map[*registry.Socket][]*stream    // what each socket follows
-	places    map[*registry.Socket]store.Offset // where those are in their mailbox that do not follow it yet
+	places    map[*registry.Socket]store.Offset // how far sockets are in a mailbox that they do not follow yet
 	logs      map[string]*replayLog             // by namespace
 	returning map[string]*recoverable           // by private id
 	expiry    time.Time                         // when to look for clients that did not return; zero if none is away
@@ -279,8 +280,8 @@ func (s *Shard) work() bool {
 	return false
 }
 
-// gather is turn under load: its frames wait for those of the turns that follow at once, if neither they nor the turn
-// are too long.
+// gather is turn under load. It keeps the frames for the turns that follow at once, so that they leave together, unless the
+// turn was full or frames have been kept for flushAfter already.
 func (s *Shard) gather(first command) {
 	s.attempt(func() {
 		if len(s.touched) == 0 {

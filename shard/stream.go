@@ -37,7 +37,7 @@ type Mail struct {
 	Offset  store.Offset
 	Origin  string            // the socket that sent it, which is not given it back
 	Message *engineio.Message // the event with its offset, as it goes to the wire; nil to pass the entry over
-	Unread  bool              // this only says that there is the entry: it is to be read from the source
+	Unread  bool              // the mailbox has the entry, but what is in it has to be read from the source
 
 	// What other processes need of it, for whom the sender does not add the offset.
 
@@ -118,7 +118,7 @@ type follower struct {
 	at     store.Offset // what the socket has: entries up to here are skipped
 }
 
-// deliver is a command of each message twice, so it is used again once it has run.
+// deliver is a command. Each message takes two of them, so they are pooled.
 type deliver struct{ mail Mail }
 
 func (c *deliver) run(s *Shard) {
@@ -139,7 +139,7 @@ func (s *Shard) deliver(st *stream, m *Mail) {
 	st.newest = max(st.newest, m.Offset.Seq)
 	switch {
 	case m.Offset.Seq <= st.at.Seq:
-	case m.Unread: // is missing until then, and keeps back what is behind it
+	case m.Unread: // stays missing until it has been read, and what is behind it waits
 	case m.Offset.Seq == st.at.Seq+1:
 		s.hand(st, m)
 		for next, ok := st.early[st.at.Seq+1]; ok; next, ok = st.early[st.at.Seq+1] {
@@ -220,8 +220,8 @@ func (s *Shard) Follow(ctx context.Context, t *registry.Socket, box store.Box, a
 	return c.behind, nil
 }
 
-// begin has a stream read that is new here: what was stored before was delivered to nobody. Nearly always that is
-// nothing, which a source that can tell is asked right here: that costs less than a read.
+// begin has a stream read that is new here: what was stored between its position and now was delivered to nobody. Nearly
+// always that is nothing. A source that can tell is asked for that first, which costs less than a read.
 func (s *Shard) begin(ctx context.Context, box store.Box, at store.Offset) error {
 	c := &reread{box: box}
 	if tailer, ok := s.pool.source(box.App).(Tailer); ok {

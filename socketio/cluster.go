@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -26,7 +27,9 @@ type host struct {
 }
 
 func (h *host) OffsetMode(namespace string, text []byte, flags engineio.Flags) shard.OffsetMode {
-	if n := h.server.existing(namespace); n != nil {
+	h.server.mu.RLock() // others speak before all is registered
+	defer h.server.mu.RUnlock()
+	if n := h.server.namespaces[namespace]; n != nil {
 		return n.offsetMode(text, flags)
 	}
 	return shard.NoOffset
@@ -115,7 +118,7 @@ func (h *host) contain(n *Namespace, event string, f func()) {
 	defer func() {
 		if v := recover(); v != nil {
 			h.server.metrics.Count(metrics.HandlerPanics, "server side")
-			h.server.log.Error().Str("ns", n.name).Str("event", event).Str("panic", fmt.Sprint(v)).
+			h.server.log.Error().Str("ns", n.name).Str("event", event).Str("panic", fmt.Sprint(v)).Bytes("stack", debug.Stack()).
 				Msg("a handler of server-side events panicked")
 		}
 	}()

@@ -218,7 +218,7 @@ func (s *Socket) run(e *Event) error {
 
 // refuse answers an event with an error.
 func (s *Socket) refuse(e *Event, err error) {
-	if errors.Is(err, ErrDisconnected) || errors.Is(err, shard.ErrStopped) {
+	if !s.Connected() && errors.Is(err, ErrDisconnected) || errors.Is(err, shard.ErrStopped) {
 		return // nobody is there to be told
 	}
 	public, expected := publicError(err)

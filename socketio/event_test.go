@@ -41,6 +41,8 @@ func TestTypedHandlers(t *testing.T) {
 			return nil, &socketio.Error{Code: "sold_out", Message: "there is none left"}
 		case "failed":
 			return nil, errors.New("secret detail")
+		case "asked another":
+			return nil, socketio.ErrDisconnected // who left before they answered
 		case "panic":
 			panic("oops")
 		case "nan":
@@ -70,6 +72,7 @@ func TestTypedHandlers(t *testing.T) {
 		{`421["order",{"item":"x","count":2,"more":1},"more"]`, `431[{"total":4}]`},
 		{`421["order",{"item":"refused","count":1}]`, `431[{"error":{"code":"sold_out","message":"there is none left"}}]`},
 		{`421["order",{"item":"failed","count":1}]`, `431[{"error":{"code":"internal","message":"internal error"}}]`},
+		{`421["order",{"item":"asked another","count":1}]`, `431[{"error":{"code":"internal","message":"internal error"}}]`},
 		{`421["order",{"item":"panic","count":1}]`, `431[{"error":{"code":"internal","message":"internal error"}}]`},
 		{`421["any",null]`, `431[null]`},
 		{`421["unsendable",1]`, `431[{"error":{"code":"internal","message":"internal error"}}]`},
@@ -78,7 +81,7 @@ func TestTypedHandlers(t *testing.T) {
 		c.send(v.send)
 		c.want(v.want)
 	}
-	if len(taken) != 5 {
+	if len(taken) != 6 {
 		t.Fatalf("the handler ran %d times", len(taken))
 	}
 	f.wantCount(metrics.HandlerPanics, "event", 1)
@@ -100,7 +103,7 @@ func TestTypedHandlers(t *testing.T) {
 	}
 	c.send(`42["order","no ack asked for"]`)
 	c.sync("/")
-	if len(taken) != 5 {
+	if len(taken) != 6 {
 		t.Fatal("the handler got an argument that does not fit")
 	}
 	f.wantCount(metrics.EventsRefused, socketio.CodeBadArgument, float64(len(bad)+1))

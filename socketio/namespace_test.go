@@ -9,7 +9,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"parley/fanout"
 	"parley/metrics"
+	"parley/shard"
 	"parley/socketio"
 )
 
@@ -284,4 +286,24 @@ func TestHandshake(t *testing.T) {
 	}
 	check(t, found[0].Emit("direct", 1))
 	c.want(`42["direct",1]`)
+}
+
+// TestSpokenToWhileStarting has another process emit while this one still registers its application; for the race detector.
+func TestSpokenToWhileStarting(t *testing.T) {
+	var host fanout.Host
+	f := start(t, socketio.Options{Fanout: func(_ *shard.Pool, local *fanout.Local, h fanout.Host) (fanout.Fanout, error) {
+		host = h
+		return local, nil
+	}})
+	text := []byte(`2["news","text"]`)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		host.OffsetMode("/", text, 0)
+	}()
+	f.Of("/").UseRecovery(socketio.Recovery{})
+	<-done
+	if mode := host.OffsetMode("/", text, 0); mode != shard.LogOffset {
+		t.Errorf("mode %v", mode)
+	}
 }

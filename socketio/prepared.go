@@ -26,8 +26,7 @@ func (n *Namespace) Prepare(event string, args ...any) (*Prepared, error) {
 	return &Prepared{n, event, args, e}, nil
 }
 
-// EmitPrepared is Emit for an event of the operator's own namespace. Of the operator's options Compress and Volatile do
-// not count.
+// EmitPrepared is Emit for an event of the operator's own namespace. It ignores the operator's Compress and Volatile.
 func (o *Operator) EmitPrepared(p *Prepared) error {
 	n := p.namespace
 	n.sent(p.event, p.args)

@@ -92,7 +92,9 @@ func (n *Namespace) UseRecovery(r Recovery) {
 		r.KeepLive = 24 * time.Hour
 	}
 	r.live = &liveSockets{byPID: make(map[string]*Socket)}
+	n.server.mu.Lock() // others speak before clients connect
 	n.app.recovery = &r
+	n.server.mu.Unlock()
 	n.app.check()
 }
 

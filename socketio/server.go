@@ -109,7 +109,7 @@ type Server struct {
 	metrics *metrics.Metrics
 	ctx     context.Context // the server's lifetime, handed to handlers
 	cancel  context.CancelFunc
-	// holdLimit is the constant of that name, but in tests.
+	// holdLimit is the constant of that name, unless a test changes it.
 	holdLimit time.Duration
 	running   sync.WaitGroup // disconnects under way; added to by spawn alone
 

@@ -313,8 +313,8 @@ func (s *Socket) contain(what, event string, f func()) {
 func (s *Socket) recoverFrom(what, event string) {
 	if v := recover(); v != nil {
 		s.client.server.metrics.Count(metrics.HandlerPanics, what)
-		s.log().Error().Str("panic", fmt.Sprint(v)).Bytes("stack", debug.Stack()).Str("event", event).
-			Msg("handler panicked: its event failed, its client stays connected")
+		s.log().Error().Str("panic", fmt.Sprint(v)).Bytes("stack", debug.Stack()).Str("in", what).Str("event", event).
+			Msg("handler panicked: what it was doing failed, its client stays connected")
 	}
 }
 

@@ -1,4 +1,4 @@
-// Package store says what Parley keeps and what it promises about it; the subpackages memory and file keep it, and
+// Package store says what Parley keeps and what it promises about it; the subpackages memory, file and redis keep it, and
 // package storetest is the suite that every implementation passes.
 //
 // There are five parts. [Mailboxes] hold the numbered entries of each user: they are the truth that pub/sub only

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 )
 
 // clientCDN is where the official client of a version that fits is published.
@@ -13,6 +14,9 @@ const clientCDN = "https://cdn.socket.io/4.8.1/"
 // clientFiles are the bundles of the official client, which existing pages load from their server
 // (socketio.md section 12). Each has a .map beside it.
 var clientFiles = []string{"socket.io.js", "socket.io.min.js", "socket.io.esm.min.js", "socket.io.msgpack.min.js"}
+
+// clientTimeout is how long a client may take to send a request for a bundle, with a body that nobody wants, and to read it.
+const clientTimeout = 30 * time.Second
 
 // ClientHandler returns a handler that serves the official client's bundles by the last element of the path,
 // from dir (the folder client-dist of the npm package socket.io), or without one by redirecting to the
@@ -29,6 +33,8 @@ func ClientHandler(dir string, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		until, c := time.Now().Add(clientTimeout), http.NewResponseController(w)
+		_, _ = c.SetReadDeadline(until), c.SetWriteDeadline(until) // where none can be set, as in a test, there is none
 		if dir == "" {
 			http.Redirect(w, r, address, http.StatusFound)
 			return

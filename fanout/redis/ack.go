@@ -54,9 +54,11 @@ func (f *Fanout) emitWithAcks(ctx context.Context, e *shard.Envelope) error {
 	a.servers = n
 	f.pending.add(r.ID, a)
 	if f.publish(ctx, channel, body) {
-		forget := func() { f.pending.remove(r.ID) }
-		context.AfterFunc(ctx, forget)
-		time.AfterFunc(answerTimeoutMax, forget) // if ctx has no end
+		late := time.AfterFunc(answerTimeoutMax, func() { f.pending.remove(r.ID) }) // if ctx has no end
+		context.AfterFunc(ctx, func() {
+			late.Stop()
+			f.pending.remove(r.ID)
+		})
 	} else {
 		f.pending.remove(r.ID)
 		a.servers = 0

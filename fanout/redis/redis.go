@@ -2,11 +2,14 @@
 // Socket.IO adapter (redis-adapter.md), so that Parley's processes, Node servers and emitters reach each other's
 // sockets.
 //
-// Three kinds of goroutine stand between Redis and the shards, each with bounded queues between them:
-// the publisher sends everything that waits in one pipeline; the reader of the subscriber connection (with a Cluster, of one
-// to each master) sorts messages into queues, and handles nothing itself but small mail that nobody has to be waited for, so that
-// Redis never drops it for being slow; and workers decode, one for the messages of a sender, so that these stay in order. What does not fit into a queue is dropped and
-// counted: pub/sub promises nothing, and what must not be lost is in a mailbox of the store.
+// Three kinds of goroutine stand between Redis and the shards, with bounded queues between them:
+//   - The publisher sends everything that waits in one pipeline.
+//   - The reader of the subscriber connection (with a Cluster there is one to each master) sorts messages into queues. So that
+//     Redis never drops it for being slow, it handles nothing itself but small mail for which nobody has to be waited.
+//   - Workers decode; the messages of one sender have one worker, so that they stay in order.
+//
+// What does not fit into a queue is dropped and counted: pub/sub promises nothing, and what must not be lost is in a mailbox
+// of the store.
 package redisfan
 
 import (

@@ -1,4 +1,4 @@
-// Package deadline has contexts with a deadline for work that seldom comes to wait.
+// Package deadline has contexts with a deadline, for work that seldom has to wait.
 package deadline
 
 import (
@@ -8,8 +8,8 @@ import (
 )
 
 // Context is [context.WithTimeout], but starts its timer when somebody waits for it: a store in memory answers at once,
-// and every message would pay for a timer that nobody looks at. Cancel it as any other. Where the parent ends early is
-// seen by those who wait, too.
+// and every message would pay for a timer that nobody looks at. Cancel it as any other. Those who wait also see the parent
+// end.
 func Context(parent context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	d := &deadline{Context: parent, at: time.Now().Add(timeout)}
 	return d, d.cancel

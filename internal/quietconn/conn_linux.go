@@ -9,22 +9,14 @@ import (
 	"sync"
 	"syscall"
 	"unsafe"
+
+	"parley/internal/rawconn"
 )
 
-// wrap returns c as a quiet connection if it can be one. It asks for the exact types: something that wraps one of them has
-// a reason to see what is read and written.
+// wrap returns c as a quiet connection if it can be one.
 func wrap(c net.Conn) net.Conn {
-	var raw syscall.RawConn
-	var err error
-	switch c := c.(type) {
-	case *net.TCPConn:
-		raw, err = c.SyscallConn()
-	case *net.UnixConn:
-		raw, err = c.SyscallConn()
-	default:
-		return c
-	}
-	if err != nil {
+	raw := rawconn.Of(c)
+	if raw == nil {
 		return c
 	}
 	quiet := &conn{Conn: c, raw: raw}
@@ -94,18 +86,18 @@ func (t *transfer) run(p []byte, repeat func(func(fd uintptr) bool) error) (int,
 // read makes an attempt to read something.
 func (t *transfer) read(fd uintptr) (done bool) {
 	for {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.p))), uintptr(len(t.p))) //nolint:gosec // the kernel has p for the call alone
+		n, err := rawconn.Read(int(fd), t.p)
 		switch {
-		case errno == syscall.EINTR:
+		case err == syscall.EINTR:
 			continue
-		case errno == syscall.EAGAIN:
+		case err == syscall.EAGAIN:
 			return false
-		case errno != 0:
-			t.err = os.NewSyscallError("read", errno)
+		case err != nil:
+			t.err = os.NewSyscallError("read", err)
 		case n == 0:
 			t.err = io.EOF
 		default:
-			t.n = int(n)
+			t.n = n
 		}
 		return true
 	}
@@ -114,15 +106,15 @@ func (t *transfer) read(fd uintptr) (done bool) {
 // write makes an attempt to write all that is left.
 func (t *transfer) write(fd uintptr) (done bool) {
 	for len(t.p) > 0 {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.p))), uintptr(len(t.p))) //nolint:gosec // the kernel has p for the call alone
-		switch errno {
-		case 0:
-			t.n, t.p = t.n+int(n), t.p[n:]
+		n, err := rawconn.Write(int(fd), t.p)
+		switch err {
+		case nil:
+			t.n, t.p = t.n+n, t.p[n:]
 		case syscall.EINTR:
 		case syscall.EAGAIN:
 			return false
 		default:
-			t.err = os.NewSyscallError("write", errno)
+			t.err = os.NewSyscallError("write", err)
 			return true
 		}
 	}

@@ -3,7 +3,7 @@
 // A process with little to do rests between messages, and the runtime's monitor with it. Each ordinary system call wakes the
 // monitor, which then looks around every 20 µs or so for at least a millisecond: with a thousand messages a second it
 // hardly ever rests, and takes a tenth of all CPU time. The connections of clients are read and written without that
-// already (package engineio); with Redis' it would be for nothing.
+// already (package engineio), which would gain nothing if those to Redis woke the monitor.
 package quietconn
 
 import (
