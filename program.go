@@ -264,6 +264,9 @@ func (p *program) routes(counters *metrics.Metrics, origins *auth.Origins) http.
 		if p.cluster != nil {
 			// Still 200: what is wrong with Redis is wrong for all processes, and connections are served.
 			health = cmp.Or(p.cluster.degraded(), health)
+		} else if s, ok := p.store.(interface{ Health() error }); ok && s.Health() != nil {
+			http.Error(w, "failed: the store can't be written: check the disk, then start this process again", http.StatusServiceUnavailable)
+			return
 		}
 		_, _ = fmt.Fprintln(w, health) // who asked may be gone
 	})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -23,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"parley/config"
+	"parley/store"
 )
 
 func TestMain(m *testing.M) {
@@ -226,6 +228,22 @@ func TestPages(t *testing.T) {
 	r.draining.Store(true)
 	if status, _, _ := r.request("/healthz", nil); status != 503 {
 		t.Errorf("/healthz while draining: %d", status)
+	}
+}
+
+// sick is a store that can't be written any more.
+type sick struct{ store.Store }
+
+func (sick) Health() error { return errors.New("input/output error in /secret/path") }
+
+func TestHealthOfStore(t *testing.T) {
+	r := launch(t, "--data-dir="+t.TempDir())
+	if status, body, _ := r.request("/healthz", nil); status != 200 || body != "ok\n" {
+		t.Errorf("%d %s", status, body)
+	}
+	r.store = sick{r.store}
+	if status, body, _ := r.request("/healthz", nil); status != 503 || !strings.Contains(body, "check the disk") || strings.Contains(body, "secret") {
+		t.Errorf("of a store that can't be written: %d %s", status, body)
 	}
 }
 

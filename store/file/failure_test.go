@@ -239,6 +239,9 @@ func TestDiskFails(t *testing.T) {
 			if forever := errors.Is(err, store.ErrUnavailable); forever != test.forever {
 				t.Errorf("after the failure: %v", err)
 			}
+			if healthy := s.Health() == nil; healthy == test.forever {
+				t.Errorf("healthy: %v", healthy)
+			}
 			err = s.SaveSession(t.Context(), store.Session{ID: "s", UserID: "u"})
 			if forever := errors.Is(err, store.ErrUnavailable); forever != test.forever {
 				t.Errorf("session after the failure: %v", err)

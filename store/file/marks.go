@@ -80,8 +80,8 @@ func (s *Store) Advance(ctx context.Context, box store.Box, peer string, to stor
 	if s.closed {
 		return store.Mark{}, false, store.ErrClosed
 	}
-	if broken := s.broken.Load(); broken != nil {
-		return store.Mark{}, false, *broken
+	if err := s.Health(); err != nil {
+		return store.Mark{}, false, err
 	}
 	place := markPlace{string(boxKey(box)), peer}
 	turn := s.marks.turn(place)

@@ -58,8 +58,8 @@ func enqueue[T any](ctx context.Context, s *Store, queue chan<- T, r T) error {
 	if s.closed {
 		return store.ErrClosed
 	}
-	if broken := s.broken.Load(); broken != nil {
-		return *broken
+	if err := s.Health(); err != nil {
+		return err
 	}
 	select {
 	case queue <- r: // nearly always; who asks for the end of a context starts a timer
@@ -216,6 +216,14 @@ func (s *Store) tryGroup(group []*request, answers []error) (failed int, err err
 	}
 	failed = -1
 	return failed, s.commit(tx)
+}
+
+// Health returns nil, or why nothing can be written until the process has started again. It costs nothing.
+func (s *Store) Health() error {
+	if broken := s.broken.Load(); broken != nil {
+		return *broken
+	}
+	return nil
 }
 
 // unwritten returns what to tell those whose group was not written. Unless it was for want of room, it ends all

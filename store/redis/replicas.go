@@ -219,9 +219,6 @@ func (r *replicas) judge(wait *redis.IntCmd, info *redis.StringCmd) error {
 	_, promoted := r.servers.get(at.former)
 	switch {
 	case had && !server.missing.IsZero() && now.Sub(server.missing) >= replicaPatience:
-		if !r.follows { // or else it may catch up
-			r.servers.forget(at.id)
-		}
 		r.become(alone)
 		return nil
 	case had:
@@ -262,12 +259,6 @@ func (s *servers) get(id string) (f following, ok bool) {
 	defer s.mu.Unlock()
 	f, ok = s.byID[id]
 	return f, ok
-}
-
-func (s *servers) forget(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.byID, id)
 }
 
 // set keeps a server in mind, and forgets the one that was seen last longest ago if there are too many.
