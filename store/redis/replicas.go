@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -22,6 +23,8 @@ const (
 	// replicaPatience is how long nothing is appended without a replica once there was one: longer than it takes to replace
 	// a server that the others do not reach, and to tell it so when it is back (cluster-node-timeout is 15 s by default).
 	replicaPatience = 20 * time.Second
+	// missedStep bounds what counts of the time between two attempts: while nothing is appended, nobody knows.
+	missedStep = 5 * time.Second
 	// replicaPause is between two looks for replicas of a server that has none: what is appended to it shortly after it got one
 	// is not confirmed.
 	replicaPause = 100 * time.Millisecond
@@ -48,12 +51,14 @@ type replicas struct {
 
 	mu        sync.Mutex
 	state     replication
-	follows   bool      // a replica was there when Redis was asked last
-	had       bool      // there was one at some time
-	looked    time.Time // for one, when there was none
-	confirmed time.Time // when one did so last
-	doubted   time.Time // when one did not though it had confirmTimeout; zero: it has since
-	barred    bool      // Redis does not let us ask for confirmation
+	since     time.Time      // of the state
+	follows   bool           // a replica was there when Redis was asked last
+	had       bool           // there was one at some time
+	looked    time.Time      // for one, when there was none
+	confirmed time.Time      // when one did so last
+	doubted   time.Time      // when one did not though it had confirmTimeout; zero: it has since
+	barred    bool           // Redis does not let us ask for confirmation
+	often     rate.Sometimes // logs what may change again and again
 }
 
 // replication is what becomes of appends.
@@ -73,15 +78,16 @@ type servers struct {
 
 // following is a server that had a replica.
 type following struct {
-	seen    time.Time // last
-	missing time.Time // since when none has confirmed anything; zero: one has
+	seen    time.Time     // last
+	missing bool          // none has confirmed what was appended last
+	missed  time.Duration // for how long, as far as somebody has tried
 }
 
 // confirmAppends makes all servers of the client confirm appends. It is called before the client is used.
 func (s *Store) confirmAppends() {
 	all := &servers{byID: map[string]following{}}
 	hook := func(c *redis.Client, name string) {
-		c.AddHook(&replicas{client: c, name: name, log: s.log, servers: all})
+		c.AddHook(&replicas{client: c, name: name, log: s.log, servers: all, often: rate.Sometimes{First: 10, Interval: time.Minute}})
 	}
 	switch c := s.client.(type) {
 	case *redis.ClusterClient:
@@ -122,7 +128,7 @@ func (r *replicas) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 		}
 		info := redis.NewStringCmd(ctx, "info", "replication")
 		err := next(ctx, append(all, info))
-		if failure := r.judge(wait, info); failure != nil {
+		if failure := r.judge(cmds, timeout, wait, info); failure != nil {
 			for _, cmd := range cmds {
 				if appends(cmd) && cmd.Err() == nil {
 					cmd.SetErr(failure)
@@ -151,6 +157,9 @@ func appends(cmd redis.Cmder) bool {
 	return false
 }
 
+// done reports whether a command is an append that was done.
+func done(cmd redis.Cmder) bool { return appends(cmd) && cmd.Err() == nil }
+
 // plan returns how long a replica has to confirm what is appended now, zero if none is there, and whether the server is to be
 // asked about its replicas behind it. It is not while none was ever seen: then the server is asked ahead, now and then.
 func (r *replicas) plan(ctx context.Context) (timeout time.Duration, asked bool) {
@@ -164,10 +173,8 @@ func (r *replicas) plan(ctx context.Context) (timeout time.Duration, asked bool)
 		return doubtTimeout, true
 	case follows && time.Since(confirmed) < confirmTimeout:
 		return confirmTimeout, true
-	case !follows && had:
-		return 0, true
 	case !follows && time.Since(looked) < replicaPause:
-		return 0, false
+		return 0, had
 	}
 	info := r.client.Info(ctx, "replication")
 	r.mu.Lock()
@@ -186,14 +193,17 @@ func (r *replicas) plan(ctx context.Context) (timeout time.Duration, asked bool)
 		return doubtTimeout, true // another server may get the appends
 	}
 	r.looked = time.Now()
-	return 0, false
+	return 0, r.had
 }
 
 // judge returns why what was appended may be lost, or nil. Wait is nil if there was nobody to wait for.
-func (r *replicas) judge(wait *redis.IntCmd, info *redis.StringCmd) error {
+func (r *replicas) judge(cmds []redis.Cmder, timeout time.Duration, wait *redis.IntCmd, info *redis.StringCmd) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, at := time.Now(), parseReplication(info.Val())
+	if at.id == "" {
+		at.id = r.name
+	}
 	if wait != nil {
 		n, err := wait.Result()
 		switch {
@@ -202,38 +212,46 @@ func (r *replicas) judge(wait *redis.IntCmd, info *redis.StringCmd) error {
 			r.servers.set(at.id, following{seen: now})
 			r.become(followed)
 			return nil
-		case err != nil && refusal(err) && !replaced(err):
+		case err != nil && refusal(err) && !replaced(err) && slices.ContainsFunc(cmds, done):
 			r.bar(err)
 			return nil
 		case err != nil:
 			return fmt.Errorf("no replica could confirm it: %v", err) // not wrapped: it is no reply to the append
-		case now.Sub(r.doubted) >= confirmTimeout:
-			r.doubted = now
 		}
 	}
-	if info.Err() != nil || at.role == "slave" {
+	if info.Err() != nil || at.role == "" || at.role == "slave" { // where nothing was sent, there is nothing in the replies
 		return errUnconfirmed
+	}
+	if timeout >= confirmTimeout {
+		r.doubted = now
 	}
 	r.follows = at.lag < replicaPatience
 	server, had := r.servers.get(at.id)
 	_, promoted := r.servers.get(at.former)
 	switch {
-	case had && !server.missing.IsZero() && now.Sub(server.missing) >= replicaPatience:
+	case had && server.missed >= replicaPatience:
+		if !r.follows { // or else it may catch up
+			r.servers.forget(at.id)
+			r.had = false
+		}
 		r.become(alone)
 		return nil
 	case had:
 	case r.had && !promoted: // it may be one that had a replica and was started again, with another id
 	case !r.follows:
-		r.become(alone)
+		if r.become(alone); now.Sub(r.since) >= replicaPatience {
+			r.had = false
+		}
 		return nil
 	case wait == nil: // the replica has just come
 		r.had = true
 		r.servers.set(at.id, following{seen: now})
 		return nil
 	}
-	if server.missing.IsZero() {
-		server.missing = now
+	if server.missing {
+		server.missed += min(now.Sub(server.seen), missedStep)
 	}
+	server.missing = true
 	server.seen, r.had = now, true
 	r.servers.set(at.id, server)
 	r.become(refused)
@@ -244,7 +262,8 @@ var errUnconfirmed = errors.New("no replica has confirmed it: see whether the re
 
 // replaced reports whether WAIT was refused because the server is no primary any more.
 func replaced(err error) bool {
-	return redis.HasErrorPrefix(err, "UNBLOCKED") || strings.Contains(err.Error(), "replica instances")
+	text := err.Error()
+	return redis.HasErrorPrefix(err, "UNBLOCKED") || strings.Contains(text, "replica instances") || strings.Contains(text, "slave instances")
 }
 
 // bar ends all asking. The lock is held.
@@ -259,6 +278,12 @@ func (s *servers) get(id string) (f following, ok bool) {
 	defer s.mu.Unlock()
 	f, ok = s.byID[id]
 	return f, ok
+}
+
+func (s *servers) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byID, id)
 }
 
 // set keeps a server in mind, and forgets the one that was seen last longest ago if there are too many.
@@ -283,15 +308,19 @@ func (r *replicas) become(state replication) {
 	if r.state == state {
 		return
 	}
-	r.state = state
+	r.state, r.since = state, time.Now()
 	switch state {
 	case alone:
 		r.log.Warn().Str("server", r.name).Msg("Redis has no replica that follows: messages are acknowledged once the primary has them")
 	case followed:
-		r.log.Info().Str("server", r.name).Msg("replicas of Redis confirm messages before they are acknowledged")
+		r.often.Do(func() {
+			r.log.Info().Str("server", r.name).Msg("replicas of Redis confirm messages before they are acknowledged")
+		})
 	case refused:
-		r.log.Warn().Str("server", r.name).Stringer("limit", replicaPatience).Msg("messages are refused: no replica of Redis confirms them, " +
-			"and one did; the primary is on its own after this time")
+		r.often.Do(func() {
+			r.log.Warn().Str("server", r.name).Stringer("limit", replicaPatience).Msg("messages are refused: no replica of Redis confirms them, " +
+				"and one did; the primary is on its own after this time")
+		})
 	}
 }
 

@@ -26,13 +26,14 @@ type fakeReplicas struct {
 
 	mu       sync.Mutex
 	role, id string
-	former   string // the id before
-	lags     []int  // in seconds, of each replica
-	more     string // what a Redis to come may add to that
-	confirms bool   // they do what WAIT waits for
-	refusal  string // what WAIT gets instead
-	barred   string // a command that this user may not use
-	unknown  string // a command that there is not
+	former   string        // the id before
+	lags     []int         // in seconds, of each replica
+	more     string        // what a Redis to come may add to that
+	confirms bool          // they do what WAIT waits for
+	slow     time.Duration // how long that takes
+	refusal  string        // what WAIT gets instead
+	barred   string        // a command that this user may not use
+	unknown  string        // a command that there is not
 	waits    int
 	wrote    map[*redisserver.Peer]bool // the newest command of a connection was a script
 }
@@ -57,6 +58,13 @@ func (f *fakeReplicas) waited() (n int) {
 	return n
 }
 
+// wait lets time pass, and others in.
+func (f *fakeReplicas) wait(d time.Duration) {
+	f.mu.Unlock()
+	defer f.mu.Lock()
+	<-time.After(d)
+}
+
 func (f *fakeReplicas) serve(c *redisserver.Peer, name string, args ...string) bool {
 	f.mu.Lock()
 	defer func() { f.mu.Unlock() }()
@@ -79,16 +87,16 @@ func (f *fakeReplicas) serve(c *redisserver.Peer, name string, args ...string) b
 		if !behind {
 			f.t.Error("WAIT does not follow an append on its connection")
 		}
+		number, _ := strconv.Atoi(args[1])
+		timeout := time.Duration(number) * time.Millisecond
 		switch {
 		case f.refusal != "":
 			c.WriteError(f.refusal)
-		case f.confirms:
+		case f.confirms && f.slow < timeout:
+			f.wait(f.slow)
 			c.WriteInt(len(f.lags))
 		default:
-			timeout, _ := strconv.Atoi(args[1])
-			f.mu.Unlock() // for other connections
-			<-time.After(time.Duration(timeout) * time.Millisecond)
-			f.mu.Lock()
+			f.wait(timeout)
 			c.WriteInt(0)
 		}
 	default:
@@ -179,9 +187,43 @@ func TestReplicaLeaves(t *testing.T) {
 
 		// It comes back, and confirms again.
 		f.set(func(f *fakeReplicas) { f.lags, f.confirms = []int{0}, true })
+		<-time.After(replicaPause)
+		f.waited()
 		post(t, s, message("m2", "alice", "bob"))
-		post(t, s, message("m3", "alice", "bob"))
 		same(t, "waits", f.waited(), 1)
+	})
+}
+
+// TestReplicaIsSlow checks that one that takes a while confirms again after it did not in time for once.
+func TestReplicaIsSlow(t *testing.T) {
+	followedStore(t, func(t *testing.T, f *fakeReplicas, _ *miniredis.Miniredis, s *Store, _ *bytes.Buffer) {
+		f.set(func(f *fakeReplicas) { f.lags, f.confirms, f.slow = []int{0}, true, 200*time.Millisecond })
+		post(t, s, message("m1", "alice", "bob"))
+		f.set(func(f *fakeReplicas) { f.confirms = false })
+		unconfirmed(t, s, "m2")
+		f.set(func(f *fakeReplicas) { f.confirms = true })
+		start := time.Now()
+		for {
+			if _, err := s.Append(t.Context(), message("m2", "alice", "bob")); err == nil {
+				break
+			}
+		}
+		if took := time.Since(start); took > 2*confirmTimeout {
+			t.Errorf("refused for %v", took)
+		}
+	})
+}
+
+// TestReplicaLeavesLater checks that the time in which nothing is appended is no time in which a replica was missed.
+func TestReplicaLeavesLater(t *testing.T) {
+	followedStore(t, func(t *testing.T, f *fakeReplicas, _ *miniredis.Miniredis, s *Store, _ *bytes.Buffer) {
+		f.set(func(f *fakeReplicas) { f.lags, f.confirms = []int{0}, true })
+		post(t, s, message("m1", "alice", "bob"))
+		f.set(func(f *fakeReplicas) { f.confirms = false })
+		unconfirmed(t, s, "m2")
+		<-time.After(time.Hour)
+		f.set(func(f *fakeReplicas) { f.lags = nil })
+		unconfirmed(t, s, "m2")
 	})
 }
 
