@@ -2,7 +2,6 @@ package file
 
 import (
 	"errors"
-	"io"
 	"os"
 	"syscall"
 )
@@ -21,14 +20,29 @@ func syncData(f *os.File) error {
 func openDirect(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_DIRECT, 0o600)
 	if err == nil {
-		// One that wants larger blocks says so now.
-		if _, err = f.ReadAt(newBlocks(blockBytes), 0); err == nil || errors.Is(err, io.EOF) {
+		if err = tryBlock(f); !indirect(err) {
 			return f, nil
 		}
-		_ = f.Close() // nothing was written
+		_ = f.Close() // what is in it stays
 	}
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) {
+	if indirect(err) {
 		return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	}
 	return nil, err
+}
+
+// tryBlock finds out whether a block can go straight to the disk: some want larger ones. At the end of a file reading tells
+// nothing, so an empty one gets zeros, which are what a journal is filled with.
+func tryBlock(f *os.File) error {
+	_, err := f.ReadAt(newBlocks(blockBytes), 0)
+	if info, statErr := f.Stat(); statErr == nil && info.Size() == 0 {
+		_, err = f.WriteAt(newBlocks(blockBytes), 0)
+	}
+	return err
+}
+
+// indirect reports whether it was refused because it does not go through the page cache. All else is for those to say who
+// write what is needed.
+func indirect(err error) bool {
+	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP)
 }

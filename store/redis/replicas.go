@@ -130,7 +130,7 @@ func (r *replicas) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 		err := next(ctx, append(all, info))
 		if failure := r.judge(cmds, timeout, wait, info); failure != nil {
 			for _, cmd := range cmds {
-				if appends(cmd) && cmd.Err() == nil {
+				if done(cmd) {
 					cmd.SetErr(failure)
 				}
 			}

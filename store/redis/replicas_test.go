@@ -67,7 +67,7 @@ func (f *fakeReplicas) wait(d time.Duration) {
 
 func (f *fakeReplicas) serve(c *redisserver.Peer, name string, args ...string) bool {
 	f.mu.Lock()
-	defer func() { f.mu.Unlock() }()
+	defer f.mu.Unlock()
 	name = strings.ToUpper(name)
 	behind := f.wrote[c]
 	f.wrote[c] = strings.HasPrefix(name, "EVAL")
